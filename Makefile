@@ -1,0 +1,98 @@
+# The project's tasks. Each sets up what it needs in $(VENV); python3 >= 3.11, a C compiler and make must be there.
+# Stamp files in $(VENV) remember what is installed and built, so that a second run starts at once.
+
+VENV   ?= .venv
+PYTHON ?= python3
+ARGS   ?=
+PEERS  ?= 1
+ifeq ($(origin CC),default)
+CC := cc
+endif
+export CC
+
+BIN      := $(VENV)/bin
+PIP      := $(BIN)/python -m pip --disable-pip-version-check --quiet
+NATIVE   := setup.py pyproject.toml $(wildcard fastnorm/*.pyx fastnorm/*.pxd fastnorm/kernels/*.[ch])
+SETTINGS := CC=$(CC) CFLAGS=$(CFLAGS) LDFLAGS=$(LDFLAGS) OPENMP=$(FASTNORM_OPENMP) SANITIZE=$(FASTNORM_SANITIZE)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test test-peers bench lint lint-c format dist clean FORCE
+
+help:  ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@echo "Variables: ARGS (more options for pytest or the demo), CC, PYTHON (the interpreter to start from), VENV,"
+	@echo "PEERS=0 (bench without PyTorch), FASTNORM_OPENMP and FASTNORM_SANITIZE (see setup.py)."
+
+demo: $(VENV)/built $(VENV)/group-demo  ## normalize real data side by side with NumPy: a table and a picture
+	@$(BIN)/python examples/compare_with_numpy.py $(ARGS)
+
+test: $(VENV)/built $(VENV)/group-test  ## run the tests
+	$(BIN)/python -m pytest tests -m "not peers" $(ARGS)
+
+test-peers: $(VENV)/built $(VENV)/group-test $(VENV)/group-peers  ## run the tests that need PyTorch (installs it)
+	$(BIN)/python -m pytest tests -m peers $(ARGS)
+
+bench: $(VENV)/built $(VENV)/group-test $(if $(filter 1,$(PEERS)),$(VENV)/group-peers)  ## run the benchmarks
+	$(BIN)/python -m pytest benchmarks --timeout=600 -o faulthandler_timeout=0 $(ARGS)
+
+lint: $(VENV)/built $(VENV)/group-dev  ## check style, types, stubs, spelling and the kernels' C
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	PATH="$(abspath $(BIN)):$$PATH" cython-lint fastnorm
+	$(BIN)/codespell
+	$(BIN)/zizmor --offline --quiet .github
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest fastnorm._ops
+	$(MAKE) --no-print-directory lint-c
+
+lint-c:  ## check the kernels with the C compiler's warnings alone
+	$(CC) -std=gnu11 -Wall -Wextra -Werror -fsyntax-only -Ifastnorm/kernels fastnorm/kernels/*.c
+
+format: $(VENV)/group-dev  ## rewrite the Python files in the project's style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+dist: $(VENV)/group-dev  ## build the sdist, and the wheel from it, into dist/
+	$(BIN)/python -m build
+
+clean:  ## remove what the other targets made, $(VENV) included
+	rm -rf $(VENV) build dist *.egg-info fastnorm/_ops.c fastnorm/*.so compare_with_numpy.png
+	rm -rf .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# What is missing is said before anything is downloaded. pip 25.1 is the first that knows dependency groups.
+$(VENV)/created:
+	@refuse() { echo "fastnorm: $$1" >&2; exit 1; }; \
+	command -v $(PYTHON) >/dev/null || \
+	  refuse "$(PYTHON) not found; install Python >= 3.11 (Debian: apt-get install python3-dev python3-venv)"; \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  refuse "$(PYTHON) is older than Python 3.11; name a newer one with PYTHON="; \
+	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  refuse "$(PYTHON) has no venv; install it (Debian: apt-get install python3-venv)"; \
+	echo 'int main(void) { return 0; }' | $(CC) -x c -o /dev/null - 2>/dev/null || \
+	  refuse "no working C compiler '$(CC)'; install gcc or clang (Debian: apt-get install gcc libc6-dev) or set CC"; \
+	include=$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))'); \
+	echo '#include <Python.h>' | $(CC) -x c -fsyntax-only "-I$$include" - 2>/dev/null || \
+	  refuse "Python.h not found; install Python's headers (Debian: apt-get install python3-dev)"
+	@echo "Setting up $(VENV) (once; it needs the network)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --upgrade "pip>=25.1"
+	@touch $@
+
+$(VENV)/group-%: pyproject.toml $(VENV)/created
+	@echo "Installing the dependency group '$*'"
+	@$(PIP) install --group $*
+	@touch $@
+
+# An editable install, so that edited Python files need no step; a changed native source or setting builds anew.
+# No isolation: that would install Cython and NumPy again for every build. If setup.py refuses, only its line is shown.
+$(VENV)/built: $(NATIVE) $(VENV)/settings $(VENV)/group-build
+	@echo "Building the native extension"
+	@$(PIP) install --verbose --no-build-isolation -e . >$(VENV)/build.log 2>&1 || \
+	  { sed -n 's/^ *error: fastnorm/fastnorm/p' $(VENV)/build.log | grep . || cat $(VENV)/build.log; exit 1; }
+	@touch $@
+
+$(VENV)/settings: $(VENV)/created FORCE
+	@echo '$(SETTINGS)' | cmp -s - $@ || echo '$(SETTINGS)' >$@

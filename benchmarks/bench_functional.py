@@ -1,0 +1,11 @@
+"""Norms and scalings against their rivals: one benchmark per job and rival."""
+
+import jobs
+import pytest
+import rivals
+
+
+@pytest.mark.parametrize("rival", rivals.RIVALS)
+@pytest.mark.parametrize("job", jobs.FUNCTIONAL, ids=str)
+def test_functional(race, job, rival):
+    race(job, rival)

@@ -1,0 +1,11 @@
+"""Statistics against their rivals and the memory limit: one benchmark per job and rival."""
+
+import jobs
+import pytest
+import rivals
+
+
+@pytest.mark.parametrize("rival", rivals.RIVALS)
+@pytest.mark.parametrize("job", jobs.STATISTICS, ids=str)
+def test_stats(race, job, rival):
+    race(job, rival)

@@ -1,0 +1,58 @@
+"""What the benchmarks share: equal threads for all rivals, and what is recorded beside the times."""
+
+import time
+
+import jobs
+import numpy as np
+import pytest
+import rivals
+
+import fastnorm
+
+LIMIT_SECONDS = 0.3
+
+
+def pytest_benchmark_update_machine_info(machine_info):
+    machine_info["fastnorm"] = {"version": fastnorm.__version__, "isa": fastnorm.isa(), "threads": rivals.THREADS}
+    machine_info["numpy"] = np.__version__
+    machine_info["torch"] = rivals.torch.__version__ if rivals.torch else None
+
+
+@pytest.fixture(autouse=True, scope="session")
+def equal_threads():
+    rivals.set_threads(rivals.THREADS)
+
+
+@pytest.fixture
+def race(benchmark):
+    """Check a rival's answer to a job, then time it in the group of that job."""
+
+    def run(job, rival):
+        if rival == "torch":
+            pytest.importorskip("torch")
+        call = rivals.RIVALS[rival](job)
+        if call is None:
+            pytest.skip(f"{rival} has no such call")
+        error = jobs.largest_error(job, call())
+        right = jobs.is_right(job, error)
+        assert right or rival != "fastnorm", f"{job}: wrong by {error:.3g}"
+        benchmark.group = str(job)
+        benchmark.extra_info.update(rival=rival, right=right, largest_error=error, threads=rivals.THREADS)
+        benchmark(call)
+        if job.limit and benchmark.stats:
+            fraction = limit_seconds(job) / benchmark.stats.stats.median
+            benchmark.extra_info[f"fraction_of_{job.limit}_limit"] = round(fraction, 3)
+
+    return run
+
+
+def limit_seconds(job):
+    """Take the median time of the plain C loop that moves the same bytes with the same threads."""
+    loop = rivals.memory_rival(job, rivals.THREADS)
+    loop()
+    times = []
+    while sum(times) < LIMIT_SECONDS:
+        start = time.perf_counter()
+        loop()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))

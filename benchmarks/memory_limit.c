@@ -1,0 +1,130 @@
+/* The memory limit of this machine: what a plain C loop reaches with the same bytes and threads.
+ *
+ * Each function splits its buffer into one contiguous part per thread. Bytes are counted once per access by the
+ * program: a read of n bytes moves n, a copy moves 2 n (n read, n written). An ordinary store to memory also reads the
+ * line it is about to fill; that traffic is not counted, which is why streaming stores show a higher rate.
+ *
+ * The sum is over integers: exact in any order, so the compiler may not drop it and needs no licence to reorder it.
+ */
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+#define WIDTH 64
+#elif defined(__AVX2__)
+#define WIDTH 32
+#else
+#define WIDTH 16
+#endif
+#define UNROLL 8
+#define BLOCK (WIDTH * UNROLL)
+
+typedef uint64_t vector __attribute__((vector_size(WIDTH), aligned(8), may_alias));
+
+static void stream_vector(char *dst, vector value)
+{
+#if defined(__AVX512F__)
+    _mm512_stream_si512((void *)dst, (__m512i)value);
+#elif defined(__AVX2__)
+    _mm256_stream_si256((void *)dst, (__m256i)value);
+#elif defined(__SSE2__)
+    _mm_stream_si128((void *)dst, (__m128i)value);
+#else
+    *(vector *)dst = value;
+#endif
+}
+
+/* First byte of a thread's part; parts begin on block boundaries and the last one takes the rest. */
+static size_t part(size_t n, int threads, int index)
+{
+    return index == threads ? n : n / BLOCK * (size_t)index / (size_t)threads * BLOCK;
+}
+
+/* Walks two halves side by side: two streams keep more lines in flight than one. */
+static uint64_t read_part(const char *src, size_t n)
+{
+    size_t half = n / 2 / BLOCK * BLOCK;
+    vector acc[UNROLL] = {{0}};
+    for (size_t i = 0; i < half; i += BLOCK) {
+        for (int k = 0; k < UNROLL; k++)
+            acc[k] += *(const vector *)(src + i + k * WIDTH);
+        for (int k = 0; k < UNROLL; k++)
+            acc[k] += *(const vector *)(src + half + i + k * WIDTH);
+    }
+    uint64_t sum = 0;
+    for (int k = 0; k < UNROLL; k++)
+        for (int lane = 0; lane < WIDTH / 8; lane++)
+            sum += acc[k][lane];
+    for (size_t i = 2 * half; i + 8 <= n; i += 8) {
+        uint64_t word;
+        memcpy(&word, src + i, 8);
+        sum += word;
+    }
+    return sum;
+}
+
+static void copy_part(char *dst, const char *src, size_t n)
+{
+    size_t i = 0;
+    for (; i + BLOCK <= n; i += BLOCK) {
+        vector value[UNROLL];
+        for (int k = 0; k < UNROLL; k++)
+            value[k] = *(const vector *)(src + i + k * WIDTH);
+        for (int k = 0; k < UNROLL; k++)
+            *(vector *)(dst + i + k * WIDTH) = value[k];
+    }
+    for (; i < n; i++)
+        dst[i] = src[i];
+}
+
+static void stream_part(char *dst, const char *src, size_t n)
+{
+    size_t head = -(uintptr_t)dst % 64; /* streaming stores need alignment, and whole lines to be fast */
+    if (head > n)
+        head = n;
+    memcpy(dst, src, head);
+    size_t i = head;
+    for (; i + BLOCK <= n; i += BLOCK) {
+        vector value[UNROLL];
+        for (int k = 0; k < UNROLL; k++)
+            value[k] = *(const vector *)(src + i + k * WIDTH);
+        for (int k = 0; k < UNROLL; k++)
+            stream_vector(dst + i + k * WIDTH, value[k]);
+    }
+    memcpy(dst + i, src + i, n - i);
+#if defined(__SSE2__)
+    _mm_sfence();
+#endif
+}
+
+/* Sum of the 64-bit words of src, modulo 2^64; up to seven bytes at the end are left out. */
+uint64_t memory_read(const char *src, size_t n, int threads)
+{
+    uint64_t sum = 0;
+#pragma omp parallel for num_threads(threads) schedule(static, 1) reduction(+ : sum)
+    for (int t = 0; t < threads; t++)
+        sum += read_part(src + part(n, threads, t), part(n, threads, t + 1) - part(n, threads, t));
+    return sum;
+}
+
+void memory_copy(char *dst, const char *src, size_t n, int threads)
+{
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int t = 0; t < threads; t++) {
+        size_t lo = part(n, threads, t), hi = part(n, threads, t + 1);
+        copy_part(dst + lo, src + lo, hi - lo);
+    }
+}
+
+void memory_stream(char *dst, const char *src, size_t n, int threads)
+{
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int t = 0; t < threads; t++) {
+        size_t lo = part(n, threads, t), hi = part(n, threads, t + 1);
+        stream_part(dst + lo, src + lo, hi - lo);
+    }
+}

@@ -1,0 +1,185 @@
+"""How fast fastnorm is against PyTorch, NumPy's formulas and the memory limit, beside the project's targets.
+
+    python benchmarks/targets.py                       every job
+    python benchmarks/targets.py 8x64 minmax           jobs whose name contains one of these words
+    python benchmarks/targets.py minmax --rounds 200
+
+The rivals run by turns in one process. A round times each of them once, next to fastnorm, and gives one ratio per
+rival, so whatever slows the machine for longer than a round slows both sides of the ratio. Shown are the median ratio
+and its quartiles over all rounds. A rival much slower than fastnorm takes part only in every n-th round.
+"""
+
+import argparse
+import gc
+import itertools
+import math
+import os
+import statistics
+import time
+from pathlib import Path
+
+import jobs
+import rivals
+
+SAMPLE_NS = 2_000_000
+WARM_NS = 500_000
+LONG_NS = 20_000_000  # a call this long needs no warming
+FEWEST_ROUNDS = 7  # for every rival
+NOTABLE_CORES = 0.1
+SLOW_SHARE = 8  # a rival slower than this many fastnorm samples sits rounds out
+
+COLUMNS = {"torch": "times torch", "numpy": "times numpy", "limit": "of the memory limit"}
+
+
+class Contender:
+    """A call with the repetitions that make one sample long enough for the clock."""
+
+    def __init__(self, call):
+        self.call = call
+        self.repeats = 1
+        estimate = self.quickest()
+        self.repeats = math.ceil(SAMPLE_NS / estimate)
+        self.warm_repeats = math.ceil(WARM_NS / estimate) if estimate < LONG_NS else 0
+        self.cost = estimate * (self.repeats + self.warm_repeats)
+        self.every = 1
+
+    def quickest(self):
+        """Time a few calls: nanoseconds of the quickest."""
+        best, until = self.sample(), time.perf_counter_ns() + LONG_NS
+        while time.perf_counter_ns() < until:
+            best = min(best, self.sample())
+        return best
+
+    def sample(self):
+        """Time all repetitions: nanoseconds of one call."""
+        call, repeats = self.call, itertools.repeat(None, self.repeats)
+        start = time.perf_counter_ns()
+        for _ in repeats:
+            call()
+        return (time.perf_counter_ns() - start) / self.repeats
+
+    def warm_sample(self):
+        """Take a sample after untimed calls that bring this contender's threads and data back in."""
+        for _ in range(self.warm_repeats):
+            self.call()
+        return self.sample()
+
+
+def prepare(job, threads):
+    """Return the contenders of a job by name, each checked against float64 before it is timed, and who was wrong."""
+    ready, errors = {}, {}
+    for name, rival in rivals.RIVALS.items():
+        call = rival(job)
+        if call is None:
+            continue
+        errors[name] = jobs.largest_error(job, call())
+        ready[name] = Contender(call)
+    if not jobs.is_right(job, errors["fastnorm"]):
+        raise SystemExit(f"{job}: fastnorm is wrong by {errors['fastnorm']:.3g}")
+    wrong = [f"{name} by {error:.1g}" for name, error in errors.items() if not jobs.is_right(job, error)]
+    limit = rivals.memory_rival(job, threads)
+    if limit:
+        ready["limit"] = Contender(limit)
+    for rival in ready.values():
+        rival.every = math.ceil(rival.cost / (SLOW_SHARE * ready["fastnorm"].cost))
+    return ready, wrong
+
+
+def measure(ready, rounds, seconds):
+    """Take pairs (fastnorm's time, the rival's time) for each rival, in turns that swap who goes first.
+
+    Runs `rounds` rounds, or for `seconds` when that is None, but never fewer than FEWEST_ROUNDS of any rival.
+    """
+    fast = ready["fastnorm"]
+    pairs = {name: [] for name in ready if name != "fastnorm"}
+    fewest = FEWEST_ROUNDS * max(ready[name].every for name in pairs)
+    until = time.perf_counter() + seconds
+    number = 0
+    gc.disable()
+    try:
+        while number < fewest or (number < rounds if rounds else time.perf_counter() < until):
+            for name, found in pairs.items():
+                rival = ready[name]
+                if number % rival.every:
+                    continue
+                first, second = (fast, rival) if number // rival.every % 2 else (rival, fast)
+                times = {first: first.warm_sample(), second: second.warm_sample()}
+                found.append((times[fast], times[rival]))
+            number += 1
+    finally:
+        gc.enable()
+    return pairs
+
+
+class Neighbours:
+    """Processor time taken by other programs, in cores, since this was made; 0 where Linux does not tell."""
+
+    def __init__(self):
+        self.start = self.now()
+
+    @staticmethod
+    def now():
+        try:
+            first = Path("/proc/stat").read_text().partition("\n")[0]
+        except OSError:
+            return 0.0, time.perf_counter()
+        user, nice, system, _, _, irq, softirq, steal = map(int, first.split()[1:9])
+        everyone = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+        return everyone - time.process_time(), time.perf_counter()
+
+    def cores(self):
+        others, clock = self.now()
+        return max(0.0, (others - self.start[0]) / (clock - self.start[1]))
+
+
+def ratio_cell(pairs, target):
+    """Format median, quartiles, target and verdict of the rival's time divided by ours."""
+    low, middle, high = statistics.quantiles([theirs / ours for ours, theirs in pairs], n=4, method="inclusive")
+    cell = f"{middle:6.2f} [{low:.2f}, {high:.2f}]"
+    if target:
+        cell += f"  >= {target:.3g} {'ok' if middle >= target else 'MISSED'}"
+    return cell
+
+
+def describe_times(pairs):
+    medians = {name: statistics.median(theirs for _, theirs in found) for name, found in pairs.items()}
+    medians["fastnorm"] = statistics.median(ours for found in pairs.values() for ours, _ in found)
+    return ", ".join(f"{name} {ns / 1e3:.4g} us" for name, ns in medians.items())
+
+
+def report(job, args):
+    """Time one job and print its row."""
+    ready, wrong = prepare(job, args.threads)
+    neighbours = Neighbours()
+    pairs = measure(ready, args.rounds, args.seconds)
+    busy = neighbours.cores()
+    cells = [ratio_cell(pairs[name], job.targets.get(name)) if name in pairs else "" for name in COLUMNS]
+    row = f"{job!s:32}" + "".join(f"{cell:36}" for cell in cells)
+    print(row.rstrip(), flush=True)
+    if args.times:
+        print("    " + describe_times(pairs))
+    if busy > NOTABLE_CORES:
+        print(f"    not to be trusted: other programs used {busy:.1f} cores meanwhile")
+    if wrong:
+        print("    wrong against float64: " + ", ".join(wrong))
+
+
+def main():
+    parser = argparse.ArgumentParser(description="fastnorm's speed beside the project's targets, as ratios.")
+    parser.add_argument("words", nargs="*", help="only jobs whose name contains one of these")
+    parser.add_argument("--threads", type=int, default=rivals.THREADS, help="of every rival (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, help="fewest rounds per job (default: what fits --seconds)")
+    parser.add_argument("--seconds", type=float, default=3.5, help="time per job (default: %(default)s)")
+    parser.add_argument("--times", action="store_true", help="also print median times")
+    args = parser.parse_args()
+    chosen = [job for job in jobs.JOBS if not args.words or any(word in str(job) for word in args.words)]
+    if not chosen:
+        parser.error("no such job; there are: " + ", ".join(map(str, jobs.JOBS)))
+    rivals.set_threads(args.threads)
+    print(f"{'threads: ' + str(args.threads):32}" + "".join(f"{title:36}" for title in COLUMNS.values()).rstrip())
+    for job in chosen:
+        report(job, args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""Moments and normalization of arrays on a CPU, at the speed of memory and with the same bits everywhere."""
+
+from .functional import layer_norm, standardize
+from .runtime import get_num_threads, isa, set_num_threads, show_config, threads, use_isa
+from .stats import Moments, mean, mean_var, minmax, moments, std, var
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Moments",
+    "get_num_threads",
+    "isa",
+    "layer_norm",
+    "mean",
+    "mean_var",
+    "minmax",
+    "moments",
+    "set_num_threads",
+    "show_config",
+    "standardize",
+    "std",
+    "threads",
+    "use_isa",
+    "var",
+]

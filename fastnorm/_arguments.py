@@ -1,0 +1,150 @@
+"""The one place where bad input is refused and unusual input becomes canonical.
+
+The doors of `_ops` take exact ndarrays of the dtypes they know, axes as ints, parameters contiguous and of the result's
+dtype. What else means the same is brought into that form here; the rest is a TypeError or a ValueError that names the
+argument, what was got and what is expected.
+"""
+
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_index
+
+Axis = int | Sequence[int] | None
+
+_STORED = "float32, float64, an integer type or bool"
+
+
+def array(name: str, value: Any) -> np.ndarray:
+    """`value` as an exact ndarray of a dtype that kernels read; a copy only where `np.asarray` must make one."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array; expected a plain array, for example {name}.filled(...)")
+    result = np.asarray(value)
+    kind, size = result.dtype.kind, result.dtype.itemsize
+    if not (kind in "biu" or (kind == "f" and size in (4, 8) and result.dtype.char in "fd")):
+        raise TypeError(f"{name} has dtype {result.dtype}; expected {_STORED}")
+    return result
+
+
+def result_dtype(x: np.ndarray) -> np.dtype:
+    """The dtype that statistics and norms of x have: float32 for float32, float64 for the rest."""
+    return np.dtype(np.float32 if x.dtype.kind == "f" and x.dtype.itemsize == 4 else np.float64)
+
+
+def axes(name: str, axis: Any, ndim: int) -> tuple[int, ...] | None:
+    """`axis` as None or a tuple of distinct non-negative ints in ascending order."""
+    if axis is None:
+        return None
+    items = axis if isinstance(axis, (tuple, list)) else (axis,)
+    try:
+        found = [normalize_axis_index(operator.index(item), ndim, name) for item in items]
+    except TypeError:
+        raise TypeError(f"{name} must be None, an int or a tuple of ints, got {axis!r}") from None
+    if len(set(found)) < len(found):
+        raise ValueError(f"{name} must not repeat an axis, got {axis!r} for an array of {ndim} dimensions")
+    return tuple(sorted(found))
+
+
+def real(name: str, value: Any, *, least: float | None = None) -> float:
+    """`value` as a float that is not NaN and not below `least`."""
+    expected = "a number" if least is None else f"a number >= {least:g}"
+    try:
+        if isinstance(value, (str, bytes)) or isinstance(value, complex):
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be {expected}, got {value!r}") from None
+    if math.isnan(number) or (least is not None and number < least):
+        raise ValueError(f"{name} must be {expected}, got {value!r}")
+    return number
+
+
+def float_dtype(name: str, value: Any) -> np.dtype | None:
+    """None, or float32 or float64 in this machine's byte order."""
+    if value is None:
+        return None
+    try:
+        dtype = np.dtype(value)
+    except TypeError:
+        raise TypeError(f"{name} must be float32, float64 or None, got {value!r}") from None
+    if dtype not in (np.float32, np.float64):
+        raise TypeError(f"{name} must be float32, float64 or None, got {dtype}")
+    return dtype.newbyteorder("=")
+
+
+def normalized_axes(x: np.ndarray, normalized_shape: Any, weight: Any, axis: Any) -> tuple[int, ...]:
+    """The axes that a layer norm reduces: `axis`, or as many trailing ones as the normalized shape has."""
+    if axis is not None:
+        found = axes("axis", axis, x.ndim)
+        assert found is not None
+        if not found:
+            raise ValueError("axis must name at least one axis, got ()")
+    if normalized_shape is not None:
+        try:
+            shape = tuple(operator.index(n) for n in normalized_shape)
+        except TypeError:
+            try:
+                shape = (operator.index(normalized_shape),)
+            except TypeError:
+                raise TypeError(
+                    f"normalized_shape must be an int or a tuple of ints, got {normalized_shape!r}"
+                ) from None
+    elif axis is not None:
+        return found
+    else:
+        shape = np.shape(weight) if weight is not None else x.shape[-1:]
+    if axis is None:
+        found = tuple(range(x.ndim - len(shape), x.ndim))
+    if not shape or len(shape) > x.ndim or shape != tuple(x.shape[a] for a in found):
+        source = "normalized_shape" if normalized_shape is not None else "the shape of weight"
+        where = "its trailing shape" if axis is None else f"its shape along axis {axis!r}"
+        raise ValueError(f"x has shape {x.shape}; expected {where} to be {source} {shape}, of at least one dimension")
+    return found
+
+
+def parameter(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray | None:
+    """Weight or bias, contiguous and of the result's dtype, or None."""
+    if value is None:
+        return None
+    values = array(name, value)
+    if values.shape != shape:
+        raise ValueError(f"{name} has shape {values.shape}; expected the normalized shape {shape}")
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(values, dtype=dtype)
+
+
+def output(out: Any, x: np.ndarray, dtype: np.dtype, parameters: Sequence[tuple[str, np.ndarray | None]]) -> Any:
+    """`out`, if a result of x can be written there: x itself, or memory that x and the parameters have no part in."""
+    if out is None:
+        return None
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
+        raise TypeError(f"out must be an array, got {type(out).__name__}")
+    if out.dtype != dtype or not out.dtype.isnative:
+        raise TypeError(f"out has dtype {out.dtype}; expected {dtype}, the dtype of the result")
+    if out.shape != x.shape:
+        raise ValueError(f"out has shape {out.shape}; expected {x.shape}, the shape of x")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only; expected a writeable array")
+    if _overlaps_itself(out):
+        raise ValueError(f"out has strides {out.strides}, so that elements share memory; expected separate elements")
+    result = np.asarray(out)
+    same = x.strides == out.strides and x.ctypes.data == out.ctypes.data and x.dtype == out.dtype
+    if not same and np.shares_memory(x, result):
+        raise ValueError("out overlaps x in part; expected x itself or separate memory")
+    for name, value in parameters:
+        if value is not None and np.shares_memory(value, result):
+            raise ValueError(f"out overlaps {name}; expected separate memory")
+    return result
+
+
+def _overlaps_itself(x: np.ndarray) -> bool:
+    """Whether two elements may share memory. Axes by ascending stride, each must step past all that is inside it."""
+    reach = x.itemsize
+    for stride, size in sorted((abs(stride), size) for stride, size in zip(x.strides, x.shape, strict=True)):
+        if size > 1 and stride < reach:
+            return x.size > 0
+        reach += stride * (size - 1)
+    return False

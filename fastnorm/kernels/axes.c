@@ -1,0 +1,83 @@
+/* The canonical form of a problem: which axes are reduced, in what order memory is walked, which driver serves it.
+ *
+ * Kept and reduced axes are ordered by stride and collapsed apart from each other, so a problem over any axes of an
+ * array of any layout becomes rows (memory runs along a reduced axis) or columns (it runs along a kept one, `inner`).
+ */
+#include "kernels.h"
+
+static int64_t magnitude(int64_t stride) {
+  return stride == 0 ? INT64_MAX : stride < 0 ? -stride : stride; /* a repeated element belongs outermost */
+}
+
+/* Outermost first (stable: equal strides keep the array's order), neighbours collapsed. Returns how many are left. */
+static int canonical(fn_axis *axes, int count) {
+  for (int i = 1; i < count; i++) {
+    fn_axis axis = axes[i];
+    int at = i;
+    for (; at > 0 && magnitude(axes[at - 1].x) < magnitude(axis.x); at--) axes[at] = axes[at - 1];
+    axes[at] = axis;
+  }
+  int last = 0;
+  for (int i = 1; i < count; i++) {
+    fn_axis a = axes[last], b = axes[i];
+    int joined = a.x == b.x * b.size && a.y == b.y * b.size && a.p == b.p * b.size;
+    if (!joined) last++;
+    axes[last] = b;
+    if (joined) axes[last].size = a.size * b.size;
+  }
+  return count ? last + 1 : 0;
+}
+
+static int64_t product(const fn_axis *axes, int count) {
+  int64_t size = 1;
+  for (int i = 0; i < count; i++) size *= axes[i].size;
+  return size;
+}
+
+static int64_t power_of_two_within(int64_t n) {
+  int64_t power = 1;
+  while (power <= n / 2) power *= 2;
+  return power;
+}
+
+/* Rows of a chunk: depends on the number of columns alone, so that a stream cut at its multiples gives the same bits. */
+int64_t fn_block_rows(int64_t columns) {
+  return power_of_two_within(FN_CHUNK / (columns < FN_STRIP ? (columns > 0 ? columns : 1) : FN_STRIP));
+}
+
+void fn_plan(fn_job *job, int ndim, const int64_t *shape, const int64_t *x, const int64_t *y, const char *reduced) {
+  int64_t p[FN_MAX_AXES], next[2] = {1, 1};
+  for (int a = ndim - 1; a >= 0; a--) {
+    p[a] = next[!!reduced[a]];
+    next[!!reduced[a]] *= shape[a];
+  }
+  int has_affine = job->weight || job->bias;
+  job->kept_ndim = job->reduced_ndim = 0;
+  job->p = 0;
+  for (int a = 0; a < ndim; a++) {
+    fn_axis axis = {shape[a], x[a], y ? y[a] : 0, reduced[a] && !has_affine ? 0 : p[a]};
+    if (axis.size == 1) continue;
+    if (!y && axis.x < 0) { /* statistics do not mind the direction */
+      job->x += (axis.size - 1) * axis.x;
+      job->p += (axis.size - 1) * (reduced[a] ? 0 : axis.p);
+      axis.x = -axis.x;
+      axis.p = -axis.p;
+    }
+    if (reduced[a])
+      job->reduced[job->reduced_ndim++] = axis;
+    else
+      job->kept[job->kept_ndim++] = axis;
+  }
+  job->kept_ndim = canonical(job->kept, job->kept_ndim);
+  job->reduced_ndim = canonical(job->reduced, job->reduced_ndim);
+  job->n = product(job->reduced, job->reduced_ndim);
+
+  const fn_axis *kept = job->kept + job->kept_ndim - 1, *along = job->reduced + job->reduced_ndim - 1;
+  job->columns = job->kept_ndim > 0 &&
+                 (job->n < FN_SHORT || job->reduced_ndim == 0 || magnitude(kept->x) < magnitude(along->x));
+  job->inner = (fn_axis){1, 0, 0, 0};
+  if (job->columns) job->inner = job->kept[--job->kept_ndim];
+  job->outer = product(job->kept, job->kept_ndim);
+  job->chunk = fn_block_rows(job->inner.size);
+  job->strip = FN_STRIP;
+}

@@ -1,0 +1,85 @@
+/* Between memory as it is and tiles of one type: load and store.
+ *
+ * A kernel asks for a pointer to contiguous elements. Where memory already is that, it gets memory itself; otherwise a
+ * tile in scratch, filled here.
+ */
+
+static void FN(gather_run)(T *to, const char *from, int64_t count, int64_t step, int dtype, int swapped) {
+  switch (dtype) {
+#define FN_CASE(code, type, bits, swap)                                                                                \
+  case code:                                                                                                           \
+    if (swapped) {                                                                                                     \
+      for (int64_t i = 0; i < count; i++) {                                                                            \
+        bits raw;                                                                                                      \
+        type value;                                                                                                    \
+        memcpy(&raw, from + i * step, sizeof raw);                                                                     \
+        raw = swap(raw);                                                                                               \
+        memcpy(&value, &raw, sizeof value);                                                                            \
+        to[i] = (T)value;                                                                                              \
+      }                                                                                                                \
+    } else if (step == (int64_t)sizeof(type)) {                                                                        \
+      for (int64_t i = 0; i < count; i++) {                                                                            \
+        type value;                                                                                                    \
+        memcpy(&value, from + i * (int64_t)sizeof value, sizeof value);                                                \
+        to[i] = (T)value;                                                                                              \
+      }                                                                                                                \
+    } else {                                                                                                           \
+      for (int64_t i = 0; i < count; i++) {                                                                            \
+        type value;                                                                                                    \
+        memcpy(&value, from + i * step, sizeof value);                                                                 \
+        to[i] = (T)value;                                                                                              \
+      }                                                                                                                \
+    }                                                                                                                  \
+    break;
+    FN_SOURCES(FN_CASE)
+#undef FN_CASE
+  }
+}
+
+static void FN(scatter_run)(char *to, const T *from, int64_t count, int64_t step) {
+  for (int64_t i = 0; i < count; i++) memcpy(to + i * step, from + i, sizeof *from);
+}
+
+/* Is x stored in the compute type, in reach of ordinary loads? */
+static inline int FN(native)(const fn_job *job) { return job->x_dtype == FN_TYPE && !job->swapped && job->aligned; }
+
+/* `count` reduced elements of the kept index at `base`, from number `start` on: contiguous, in memory or in `tile`. */
+static const T *FN(load)(const fn_job *job, const char *base, int64_t start, int64_t count, T *tile) {
+  const fn_axis *axes = job->reduced;
+  const int ndim = job->reduced_ndim;
+  const int64_t step = ndim ? axes[ndim - 1].x : 0;
+  fn_run run = fn_next_run(axes, ndim, start, count, offsetof(fn_axis, x));
+  if (FN(native)(job) && run.count == count && (step == (int64_t)sizeof(T) || count == 1))
+    return (const T *)(const void *)(base + run.offset);
+  for (int64_t at = 0; at < count; at += run.count) {
+    run = fn_next_run(axes, ndim, start + at, count - at, offsetof(fn_axis, x));
+    FN(gather_run)(tile + at, base + run.offset, run.count, step, job->x_dtype, job->swapped);
+  }
+  return tile;
+}
+
+/* The other way: `from` becomes the elements of y from number `start` on. */
+static void FN(store)(const fn_job *job, char *base, int64_t start, int64_t count, const T *from) {
+  const fn_axis *axes = job->reduced;
+  const int64_t step = job->reduced_ndim ? axes[job->reduced_ndim - 1].y : 0;
+  for (int64_t at = 0; at < count;) {
+    fn_run run = fn_next_run(axes, job->reduced_ndim, start + at, count - at, offsetof(fn_axis, y));
+    FN(scatter_run)(base + run.offset, from + at, run.count, step);
+    at += run.count;
+  }
+}
+
+/* Rows start <= i < start + rows of the columns that begin at `base`: a pointer and, in `stride`, elements per row. */
+static const T *FN(load_columns)(const fn_job *job, const char *base, int64_t start, int64_t rows, int64_t cols, T *tile,
+                                 int64_t *stride) {
+  if (FN(native)(job) && job->reduced_ndim <= 1 && (job->inner.x == (int64_t)sizeof(T) || cols == 1)) {
+    int64_t step = job->reduced_ndim ? job->reduced[0].x : 0;
+    *stride = step / (int64_t)sizeof(T);
+    if (*stride * (int64_t)sizeof(T) == step) return (const T *)(const void *)(base + start * step);
+  }
+  *stride = cols;
+  for (int64_t i = 0; i < rows; i++)
+    FN(gather_run)(tile + i * cols, base + FN_OFFSET(job->reduced, job->reduced_ndim, start + i, x), cols,
+                   job->inner.x, job->x_dtype, job->swapped);
+  return tile;
+}

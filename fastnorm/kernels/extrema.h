@@ -1,0 +1,127 @@
+/* Extrema of rows and columns, on integer keys that are ordered as the numbers are.
+ *
+ * With keys, -0 stands below +0 and NaN outside the infinities, so minimum and maximum are exact, free of order, and say
+ * by themselves whether a NaN was among the data. Needs T, its key type K, and FN_KEY_FLIP for floating types.
+ */
+#ifdef FN_KEY_FLIP
+static inline K FN(key)(T value) {
+  K bits;
+  memcpy(&bits, &value, sizeof bits);
+  return FN_KEY_FLIP(bits);
+}
+static inline T FN(unkey)(K key) {
+  T value;
+  key = FN_KEY_FLIP(key);
+  memcpy(&value, &key, sizeof value);
+  return value;
+}
+static inline int FN(unordered)(K lo, K hi) {
+  return lo < FN(key)(-(T)__builtin_inf()) || hi > FN(key)((T)__builtin_inf());
+}
+static inline T FN(nan)(void) { return (T)__builtin_nan(""); }
+#else
+static inline K FN(key)(T value) { return value; }
+static inline T FN(unkey)(K key) { return key; }
+static inline int FN(unordered)(K lo, K hi) { return (void)lo, (void)hi, 0; }
+static inline T FN(nan)(void) { return 0; }
+#endif
+
+static void FN(extremes_row)(const T *x, int64_t n, K *min, K *max) {
+  K lo = *min, hi = *max;
+  for (int64_t i = 0; i < n; i++) {
+    K key = FN(key)(x[i]);
+    lo = key < lo ? key : lo;
+    hi = key > hi ? key : hi;
+  }
+  *min = lo;
+  *max = hi;
+}
+
+static void FN(extremes_columns)(const T *x, int64_t stride, int64_t n, int64_t cols, K *restrict min,
+                                 K *restrict max) {
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8, x += 8 * stride)
+    for (int64_t j = 0; j < cols; j++) {
+      K lo = min[j], hi = max[j];
+      for (int r = 0; r < 8; r++) {
+        K key = FN(key)(x[r * stride + j]);
+        lo = key < lo ? key : lo;
+        hi = key > hi ? key : hi;
+      }
+      min[j] = lo;
+      max[j] = hi;
+    }
+  for (; i < n; i++, x += stride)
+    for (int64_t j = 0; j < cols; j++) {
+      K key = FN(key)(x[j]);
+      min[j] = key < min[j] ? key : min[j];
+      max[j] = key > max[j] ? key : max[j];
+    }
+}
+
+/* Extrema of n > 0 rows of `cols` <= FN_STRIP columns join min[] and max[]. */
+static void FN(join_extremes)(const T *x, int64_t stride, int64_t n, int64_t cols, K *min, K *max) {
+  if (cols == 1 && stride == 1) {
+    FN(extremes_row)(x, n, min, max);
+    return;
+  }
+  const int64_t group = stride == cols ? fn_group_rows(cols) : 1, wide = group * cols, whole = n / group;
+  K lo[FN_STRIP], hi[FN_STRIP];
+  for (int64_t j = 0; j < wide; j++) {
+    lo[j] = min[j % cols];
+    hi[j] = max[j % cols];
+  }
+  FN(extremes_columns)(x, group * stride, whole, wide, lo, hi);
+  FN(extremes_columns)(x + whole * group * stride, stride, n % group, cols, lo, hi);
+  for (int64_t j = 0; j < wide; j++) {
+    min[j % cols] = lo[j] < min[j % cols] ? lo[j] : min[j % cols];
+    max[j % cols] = hi[j] > max[j % cols] ? hi[j] : max[j % cols];
+  }
+}
+
+/* For the state of moments: the extrema of one chunk, as doubles. */
+static void FN(extremes)(const T *x, int64_t stride, int64_t n, int64_t cols, double *min, double *max) {
+  K lo[FN_STRIP], hi[FN_STRIP];
+  for (int64_t j = 0; j < cols; j++) lo[j] = hi[j] = FN(key)(x[j]);
+  FN(join_extremes)(x, stride, n, cols, lo, hi);
+  for (int64_t j = 0; j < cols; j++) {
+    const int unordered = FN(unordered)(lo[j], hi[j]);
+    min[j] = unordered ? __builtin_nan("") : (double)FN(unkey)(lo[j]);
+    max[j] = unordered ? __builtin_nan("") : (double)FN(unkey)(hi[j]);
+  }
+}
+
+/* Pieces of `chunk` elements, each with results of its own: piece i of kept index p stands at i * state_stride + p. */
+static void FN(extrema_piece)(const fn_job *job, int64_t piece, int64_t outer, int64_t j, int64_t cols, T *tile) {
+  const char *base = job->x + FN_OFFSET(job->kept, job->kept_ndim, outer, x) + j * job->inner.x;
+  int64_t p = job->p + FN_OFFSET(job->kept, job->kept_ndim, outer, p) + j * job->inner.p + piece * job->state_stride;
+  const int64_t end = (piece + 1) * job->chunk < job->n ? (piece + 1) * job->chunk : job->n;
+  const int64_t block = FN_CHUNK / cols;
+  K lo[FN_STRIP], hi[FN_STRIP];
+  for (int64_t start = piece * job->chunk; start < end; start += block) {
+    const int64_t n = end - start < block ? end - start : block;
+    int64_t stride = 1;
+    const T *x = job->columns ? FN(load_columns)(job, base, start, n, cols, tile, &stride)
+                              : FN(load)(job, base, start, n, tile);
+    for (int64_t c = 0; start == piece * job->chunk && c < cols; c++) lo[c] = hi[c] = FN(key)(x[c]);
+    FN(join_extremes)(x, stride, n, cols, lo, hi);
+  }
+  for (int64_t c = 0; c < cols; c++, p += job->inner.p) {
+    const int unordered = FN(unordered)(lo[c], hi[c]);
+    ((T *)job->min)[p] = unordered ? FN(nan)() : FN(unkey)(lo[c]);
+    ((T *)job->max)[p] = unordered ? FN(nan)() : FN(unkey)(hi[c]);
+  }
+}
+
+static void FN(extrema_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
+  for (int64_t unit = lo; unit < hi; unit++) FN(extrema_piece)(job, unit / job->outer, unit % job->outer, 0, 1, scratch);
+}
+
+static void FN(extrema_columns)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
+  const int64_t strips = (job->inner.size + job->strip - 1) / job->strip;
+  for (int64_t unit = lo; unit < hi; unit++) {
+    const int64_t j = unit % strips * job->strip, outer = unit / strips % job->outer;
+    const int64_t cols = job->inner.size - j < job->strip ? job->inner.size - j : job->strip;
+    FN(extrema_piece)(job, unit / strips / job->outer, outer, j, cols, scratch);
+  }
+}

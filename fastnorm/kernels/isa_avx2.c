@@ -1,0 +1,12 @@
+/* The kernels for x86 with AVX2. */
+#if defined(__x86_64__) || defined(__i386__)
+#define FN_ISA avx2
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
+#include "template.h"
+#pragma clang attribute pop
+#else
+#pragma GCC target("avx2,fma,f16c")
+#include "template.h"
+#endif
+#endif

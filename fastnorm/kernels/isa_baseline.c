@@ -1,0 +1,3 @@
+/* The kernels as every machine of the architecture runs them. */
+#define FN_ISA baseline
+#include "template.h"

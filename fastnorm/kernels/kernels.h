@@ -1,0 +1,128 @@
+/* The contract between the Python door (_ops.pyx) and native code.
+ *
+ * Every kernel has one signature, (job, lo, hi, scratch): it works on the units lo <= u < hi of a job, keeps what it
+ * needs in `scratch` (FN_SCRATCH_BYTES per thread, allocated before the loop) and cannot fail. What a unit is stands
+ * beside each kernel in FN_KERNELS. The result of a unit depends neither on lo and hi nor on the thread.
+ */
+#ifndef FASTNORM_KERNELS_H
+#define FASTNORM_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Sizes that fix the order of additions: changing one changes bits. */
+enum {
+  FN_CHUNK = 32768, /* elements summed about one provisional mean: what threads share and folds merge */
+  FN_STRIP = 512,   /* columns that are worked on together */
+  FN_SHORT = 64,    /* rows shorter than this are worked on side by side, as columns */
+  FN_TALL = 2048    /* columns longer than this are read twice by a norm: once for statistics, once to apply them */
+};
+
+/* Sizes that do not. */
+enum {
+  FN_WAVE = 64,     /* chunk states in flight before they are folded */
+  FN_TILE = 4096,   /* elements computed in cache before they are streamed out */
+  FN_MAX_AXES = 64  /* NumPy's own limit */
+};
+
+/* Storage types. The first FN_COMPUTE_TYPES are also compute types, for which the kernels are stamped. */
+enum fn_dtype { FN_F32, FN_F64, FN_I8, FN_U8, FN_I16, FN_U16, FN_I32, FN_U32, FN_I64, FN_U64, FN_DTYPES };
+enum { FN_COMPUTE_TYPES = 2 };
+
+/* One axis after neighbours were collapsed. `x` and `y` are byte strides. `p` counts elements: of weight and bias along
+ * a reduced axis, of the statistics along a kept one. */
+typedef struct fn_axis {
+  int64_t size, x, y, p;
+} fn_axis;
+
+/* The state of Welford's algorithm, one plane of doubles after the other. Mean and variance are unevaluated sums of
+ * two doubles, so that folding any number of chunks loses nothing; so is the count, which may pass 2^53. Variance
+ * stands here and not the sum of squares, which overflows first. */
+enum fn_plane { FN_COUNT, FN_COUNT_LO, FN_MEAN, FN_MEAN_LO, FN_VAR, FN_VAR_LO, FN_MIN, FN_MAX, FN_PLANES };
+
+/* What a norm applies, in planes as above: y = ((x - FN_CENTER) - FN_CENTER_LO) * FN_SCALE. */
+enum fn_param { FN_CENTER, FN_CENTER_LO, FN_SCALE, FN_PARAMS };
+
+typedef struct fn_job {
+  const char *x;
+  char *y;
+  const void *weight, *bias; /* compute type, laid out by the `p` of the reduced axes; NULL: one and zero */
+  void *mean, *spread;       /* results by `p` of the kept axes (spread: var, std or rstd); NULL: not wanted */
+  void *min, *max;           /* extrema, of x's dtype */
+  double *state;             /* planes: chunk slots, running states or parameters; NULL: results are enough */
+  int64_t state_stride;      /* doubles per plane of `state` */
+  int64_t p;                 /* where the statistics of kept index 0 stand */
+  int64_t outer;             /* product of kept[] */
+  int64_t n;                 /* product of reduced[] */
+  int64_t chunk;             /* how many of the n make a chunk */
+  int64_t strip;             /* columns per unit */
+  int64_t index;             /* chunk kernels: which of the `outer` problems */
+  int64_t first;             /* chunk kernels: the chunk that slot 0 holds */
+  double eps, ddof;
+  int x_dtype;               /* storage type of x */
+  int dtype;                 /* compute type, and dtype of y */
+  int out_dtype;             /* of mean and spread */
+  int swapped;               /* x is in the other byte order */
+  int aligned;               /* x and y may be read and written as their types */
+  int columns;               /* memory runs along a kept axis, `inner` */
+  int finish;                /* enum fn_finish: what `spread` is */
+  int extrema;               /* FN_MIN and FN_MAX are wanted */
+  int resume;                /* `state` holds states that go on; otherwise they begin */
+  int stream;                /* y is written past the cache */
+  int kept_ndim, reduced_ndim;
+  fn_axis inner;             /* size 1 for rows */
+  fn_axis kept[FN_MAX_AXES], reduced[FN_MAX_AXES]; /* outermost first; kept[] without `inner` */
+} fn_job;
+
+enum fn_finish { FN_VARIANCE, FN_DEVIATION, FN_RECIPROCAL };
+
+/* Brings any strided problem into canonical form (axes.c): fills everything from `p` to `strip` that shape decides, and
+ * the axes. `y` may be NULL. `reduced[a]` tells the kind of axis a. */
+int64_t fn_block_rows(int64_t columns);
+void fn_plan(fn_job *job, int ndim, const int64_t *shape, const int64_t *x, const int64_t *y, const char *reduced);
+
+typedef void (*fn_kernel)(const fn_job *job, int64_t lo, int64_t hi, void *scratch);
+
+/* kernel           unit */
+#define FN_KERNELS(X)                                                                                                  \
+  X(moments_chunks) /* a chunk of problem `index`; its state goes into slot (unit - first) */                          \
+  X(moments_rows)   /* a row: states, or finished results */                                                           \
+  X(moments_columns) /* a strip of one of the `outer` problems: states, or finished results */                         \
+  X(norm_rows)      /* a row of at most FN_CHUNK elements: statistics and apply in one visit */                        \
+  X(norm_columns)   /* a strip of at most FN_TALL rows: likewise */                                                    \
+  X(norm_params)    /* a kept index: its state becomes parameters */                                                   \
+  X(apply_rows)     /* a chunk of a row */                                                                             \
+  X(apply_columns)  /* a chunk of rows of one of the `outer` problems */
+
+/* Kernels that do not depend on the compute type. */
+#define FN_STATE_KERNELS(X)                                                                                            \
+  X(merge_slots)    /* a slot: merged into the running state that `scratch` points at */                               \
+  X(finish_columns) /* a column of the running state that `scratch` points at: finished results */
+
+/* Kernels for every storage type. */
+#define FN_EXTREMA_KERNELS(X)                                                                                          \
+  X(extrema_rows)    /* a row */                                                                                       \
+  X(extrema_columns) /* a strip of one of the `outer` problems */
+
+typedef struct fn_table {
+  const char *isa;
+#define FN_SLOT(name) fn_kernel name[FN_COMPUTE_TYPES];
+  FN_KERNELS(FN_SLOT)
+#undef FN_SLOT
+#define FN_SLOT(name) fn_kernel name;
+  FN_STATE_KERNELS(FN_SLOT)
+#undef FN_SLOT
+#define FN_SLOT(name) fn_kernel name[FN_DTYPES];
+  FN_EXTREMA_KERNELS(FN_SLOT)
+#undef FN_SLOT
+} fn_table;
+
+extern const fn_table fn_table_baseline;
+#if defined(__x86_64__) || defined(__i386__)
+extern const fn_table fn_table_avx2, fn_table_avx512;
+#endif
+
+/* Bytes of scratch for one thread: two tiles of FN_CHUNK doubles and the planes of a strip (checked in template.h). */
+#define FN_SCRATCH_BYTES ((size_t)(2 * FN_CHUNK + 32 * FN_STRIP) * sizeof(double))
+
+#endif

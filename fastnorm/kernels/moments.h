@@ -1,0 +1,236 @@
+/* Moments of rows and columns: guess, sum, verify.
+ *
+ * A chunk is summed in double about a guess of its mean, the average of a few of its elements (a power of two of them,
+ * so that the guess of a constant is exact). From s = sum(x - g) and q = sum((x - g)^2) follow
+ *     mean = g + s/n        n var = q - s^2/n
+ * and also how good the guess was: cancellation costs a factor q / (n var), so where s^2/n > q/2 the column is summed
+ * again about the mean just found. Random data never is; the factor never passes two. Memory is read once: a chunk fits
+ * in the L2 cache. Lanes are fixed, so the order of additions is the source's, whatever the vector width.
+ */
+#define FN_LANES 16
+
+#define FN_TREE(lanes)                                                                                                 \
+  do {                                                                                                                 \
+    for (int l = 0; l < 8; l++) (lanes)[l] += (lanes)[l + 8];                                                          \
+    for (int l = 0; l < 4; l++) (lanes)[l] += (lanes)[l + 4];                                                          \
+    (lanes)[0] = ((lanes)[0] + (lanes)[2]) + ((lanes)[1] + (lanes)[3]);                                                \
+  } while (0)
+
+/* s[l] += x - g, q[l] += (x - g)^2 over 2 * FN_LANES elements. */
+#define FN_LANE_STEP(l, a, b)                                                                                          \
+  do {                                                                                                                 \
+    double da = (a), db = (b);                                                                                         \
+    s[l] += da + db;                                                                                                   \
+    q[l] += da * da + db * db;                                                                                         \
+  } while (0)
+
+/* Sums over n contiguous elements. Lanes are flushed every FN_TILE elements, which bounds their rounding errors. */
+static void FN(sum_row)(const T *x, int64_t n, double g, double *sum, double *squares) {
+  double total_s[FN_LANES] = {0}, total_q[FN_LANES] = {0};
+  for (int64_t tile = 0; tile < n; tile += FN_TILE) {
+    const T *row = x + tile;
+    const int64_t count = n - tile < FN_TILE ? n - tile : FN_TILE;
+    double s[FN_LANES] = {0}, q[FN_LANES] = {0};
+    int64_t i = 0;
+    for (; i + 2 * FN_LANES <= count; i += 2 * FN_LANES)
+      for (int l = 0; l < FN_LANES; l++)
+        FN_LANE_STEP(l, (double)row[i + l] - g, (double)row[i + FN_LANES + l] - g);
+    if (i < count) {
+      double rest[2 * FN_LANES] = {0};
+      for (int64_t l = 0; i + l < count; l++) rest[l] = (double)row[i + l] - g;
+      for (int l = 0; l < FN_LANES; l++) FN_LANE_STEP(l, rest[l], rest[FN_LANES + l]);
+    }
+    for (int l = 0; l < FN_LANES; l++) total_s[l] += s[l];
+    for (int l = 0; l < FN_LANES; l++) total_q[l] += q[l];
+  }
+  FN_TREE(total_s);
+  FN_TREE(total_q);
+  *sum = total_s[0];
+  *squares = total_q[0];
+}
+
+/* s[j] += x - g[j], q[j] += (x - g[j])^2 over the rows of a strip; eight rows a visit, so that sums stay in registers. */
+static void FN(sum_columns)(const T *x, int64_t stride, int64_t rows, int64_t cols, const double *restrict g,
+                            double *restrict s, double *restrict q) {
+  int64_t i = 0;
+  for (; i + 8 <= rows; i += 8, x += 8 * stride)
+    for (int64_t j = 0; j < cols; j++) {
+      double sum = s[j], squares = q[j];
+      for (int r = 0; r < 8; r++) {
+        double d = (double)x[r * stride + j] - g[j];
+        sum += d;
+        squares += d * d;
+      }
+      s[j] = sum;
+      q[j] = squares;
+    }
+  for (; i < rows; i++, x += stride)
+    for (int64_t j = 0; j < cols; j++) {
+      double d = (double)x[j] - g[j];
+      s[j] += d;
+      q[j] += d * d;
+    }
+}
+
+/* Mean and variance where sums said nothing: NaN or infinity among the data, or values whose squares overflow. Works on
+ * x * scale (a power of two) and answers for that. */
+static void FN(careful_moments)(const T *x, int64_t stride, int64_t n, double scale, double *mean, double *mean_lo,
+                                double *var) {
+  double hi = 0, lo = 0, s = 0, s_lo = 0, q = 0, q_lo = 0, special = 0;
+  for (int64_t i = 0; i < n; i++) {
+    double v = (double)x[i * stride];
+    if (fn_finite(v))
+      fn_add(&hi, &lo, v * scale);
+    else
+      special += v; /* an infinity, or NaN: of both signs, too */
+  }
+  *mean_lo = 0;
+  if (!fn_finite(special) || n == 0) {
+    *mean = n == 0 ? __builtin_nan("") : special;
+    *var = __builtin_nan("");
+    return;
+  }
+  double center = hi / (double)n;
+  for (int64_t i = 0; i < n; i++) {
+    double d = (double)x[i * stride] * scale - center;
+    fn_add(&s, &s_lo, d);
+    fn_add(&q, &q_lo, d * d);
+  }
+  double correction = s / (double)n, left = q - s * correction;
+  *mean = center;
+  fn_add(mean, mean_lo, correction);
+  *var = left > 0 ? left / (double)n : 0;
+}
+
+/* Sums about g become states. `x` is where the elements stand, for the columns whose sums say nothing. */
+static void FN(conclude)(const T *x, int64_t stride, int64_t n, int64_t cols, const double *restrict g,
+                         const double *restrict s, const double *restrict q, double *state, int64_t state_stride) {
+  const double down = 0x1p-520, up = 0x1p+520; /* squares of doubles so scaled can be summed over a chunk */
+  double *mean = state + FN_MEAN * state_stride, *mean_lo = state + FN_MEAN_LO * state_stride;
+  double *var = state + FN_VAR * state_stride;
+  int astray = 0;
+  for (int plane = 0; plane < FN_PLANES; plane++)
+    for (int64_t j = 0; j < cols; j++) state[plane * state_stride + j] = plane == FN_COUNT ? (double)n : 0;
+  FN_IVDEP
+  for (int64_t j = 0; j < cols; j++) {
+    double hi = g[j], lo = 0, t = s[j] / (double)n, left = q[j] - s[j] * t;
+    fn_add(&hi, &lo, t);
+    mean[j] = hi;
+    mean_lo[j] = lo;
+    var[j] = left > 0 ? left / (double)n : 0;
+    astray |= !fn_finite(left);
+  }
+  for (int64_t j = 0; astray && j < cols; j++)
+    if (!fn_finite(q[j] - s[j] * (s[j] / (double)n))) {
+      FN(careful_moments)(x + j, stride, n, down, mean + j, mean_lo + j, var + j);
+      mean[j] *= fn_finite(mean[j]) ? up : 1;
+      mean_lo[j] *= up;
+      var[j] = var[j] * up * up;
+    }
+}
+
+/* Was g further from the mean than a standard deviation? */
+static inline int FN(missed)(double n, double s, double q) { return (s / n) * s > 0.5 * q; }
+
+static inline int64_t FN(sample_size)(int64_t n, int64_t most) {
+  int64_t size = 1;
+  while (size < most && 2 * size <= n) size *= 2;
+  return size;
+}
+
+/* State of n > 0 contiguous elements. */
+static void FN(chunk_row)(const fn_job *job, const T *x, int64_t n, double *state, int64_t state_stride) {
+  const int64_t sample = FN(sample_size)(n, 64);
+  double g = 0, s, q;
+  for (int64_t i = 0; i < sample; i++) g += (double)x[n / sample * i];
+  g /= (double)sample;
+  FN(sum_row)(x, n, g, &s, &q);
+  if (FN(missed)((double)n, s, q)) {
+    g += s / (double)n;
+    FN(sum_row)(x, n, g, &s, &q);
+  }
+  FN(conclude)(x, 1, n, 1, &g, &s, &q, state, state_stride);
+  if (job->extrema) FN(extremes)(x, 1, n, 1, state + FN_MIN * state_stride, state + FN_MAX * state_stride);
+}
+
+/* States of `cols` <= FN_STRIP columns of n > 0 rows. */
+static void FN(chunk_columns)(const fn_job *job, const T *x, int64_t stride, int64_t n, int64_t cols, double *state,
+                              int64_t state_stride) {
+  double g[FN_STRIP], s[FN_STRIP], q[FN_STRIP];
+  const int64_t group = stride == cols ? fn_group_rows(cols) : 1, sample = FN(sample_size)(n, 16);
+  const int64_t wide = group * cols, whole = n / group;
+  for (int64_t j = 0; j < cols; j++) g[j] = 0;
+  for (int64_t i = 0; i < sample; i++)
+    for (int64_t j = 0; j < cols; j++) g[j] += (double)x[n / sample * i * stride + j];
+  for (int64_t j = 0; j < cols; j++) g[j] /= (double)sample;
+
+  for (int visit = 0, again = 1; again && visit < 2; visit++) {
+    for (int64_t j = cols; j < wide; j++) g[j] = g[j - cols];
+    for (int64_t j = 0; j < wide; j++) s[j] = q[j] = 0;
+    FN(sum_columns)(x, group * stride, whole, wide, g, s, q);
+    FN(sum_columns)(x + whole * group * stride, stride, group > 1 && n % group ? 1 : 0, n % group * cols, g, s, q);
+    for (int64_t i = 1; i < group; i++)
+      for (int64_t j = 0; j < cols; j++) s[j] += s[i * cols + j];
+    for (int64_t i = 1; i < group; i++)
+      for (int64_t j = 0; j < cols; j++) q[j] += q[i * cols + j];
+    again = 0;
+    for (int64_t j = 0; visit == 0 && j < cols; j++)
+      if (FN(missed)((double)n, s[j], q[j])) {
+        g[j] += s[j] / (double)n;
+        again = 1;
+      }
+  }
+  FN(conclude)(x, stride, n, cols, g, s, q, state, state_stride);
+  if (job->extrema) FN(extremes)(x, stride, n, cols, state + FN_MIN * state_stride, state + FN_MAX * state_stride);
+}
+
+/* A strip of columns, or (cols == 1, nothing to stride over) a row: the state of elements start <= i < start + n. */
+static void FN(chunk)(const fn_job *job, const char *base, int64_t start, int64_t n, int64_t cols, T *tile,
+                      double *state, int64_t state_stride) {
+  if (job->columns) {
+    int64_t stride;
+    const T *x = FN(load_columns)(job, base, start, n, cols, tile, &stride);
+    FN(chunk_columns)(job, x, stride, n, cols, state, state_stride);
+  } else {
+    FN(chunk_row)(job, FN(load)(job, base, start, n, tile), n, state, state_stride);
+  }
+}
+
+static void FN(moments_chunks)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
+  const char *base = job->x + FN_OFFSET(job->kept, job->kept_ndim, job->index, x);
+  for (int64_t chunk = lo; chunk < hi; chunk++) {
+    const int64_t start = chunk * job->chunk, left = job->n - start, cols = job->inner.size;
+    double *slot = job->state + (chunk - job->first) * cols;
+    for (int64_t j = 0; j < cols; j += FN_STRIP)
+      FN(chunk)(job, base + j * job->inner.x, start, left < job->chunk ? left : job->chunk,
+                cols - j < FN_STRIP ? cols - j : FN_STRIP, scratch, slot + j, job->state_stride);
+  }
+}
+
+/* Whole columns j <= column < j + cols of problem `outer`, chunk by chunk; their statistics stand from p on. */
+static void FN(whole)(const fn_job *job, int64_t outer, int64_t j, int64_t cols, void *scratch) {
+  T *tile = scratch;
+  double *state = (double *)(tile + FN_CHUNK), *part = state + FN_PLANES * FN_STRIP;
+  const char *base = job->x + FN_OFFSET(job->kept, job->kept_ndim, outer, x) + j * job->inner.x;
+  const int64_t p = job->p + FN_OFFSET(job->kept, job->kept_ndim, outer, p) + j * job->inner.p;
+  for (int plane = 0; plane < FN_PLANES; plane++)
+    for (int64_t c = 0; c < cols; c++)
+      state[plane * FN_STRIP + c] = job->resume ? job->state[plane * job->state_stride + p + c * job->inner.p] : 0;
+  for (int64_t start = 0; start < job->n; start += job->chunk) {
+    FN(chunk)(job, base, start, job->n - start < job->chunk ? job->n - start : job->chunk, cols, tile, part, FN_STRIP);
+    fn_merge(state, FN_STRIP, part, FN_STRIP, cols);
+  }
+  fn_finish(job, state, FN_STRIP, cols, p, job->inner.p);
+}
+
+static void FN(moments_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
+  for (int64_t row = lo; row < hi; row++) FN(whole)(job, row, 0, 1, scratch);
+}
+
+static void FN(moments_columns)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
+  const int64_t strips = (job->inner.size + job->strip - 1) / job->strip;
+  for (int64_t unit = lo; unit < hi; unit++) {
+    const int64_t j = unit % strips * job->strip;
+    FN(whole)(job, unit / strips, j, job->inner.size - j < job->strip ? job->inner.size - j : job->strip, scratch);
+  }
+}

@@ -1,0 +1,226 @@
+"""One list of operations, one list of shapes and one generator of values: every sweep is fed from here.
+
+Values come from integers alone (no libm, no random generator of NumPy's), so digests of results mean the same
+everywhere.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from memory import place
+
+import fastnorm
+
+THREADS = (1, 2, 3, 7, 16)
+FLOATS = tuple(np.dtype(t) for t in ("float32", "float64"))
+INTEGERS = tuple(
+    np.dtype(t) for t in ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "bool")
+)
+
+
+def supported_isas():
+    names = []
+    for name in ("baseline", "avx2", "avx512"):
+        try:
+            with fastnorm.use_isa(name):
+                names.append(name)
+        except ValueError:
+            pass
+    return names
+
+
+# ---- values
+
+
+def words(n, seed=0):
+    """N well-mixed 64-bit words (the SplitMix64 sequence)."""
+    with np.errstate(over="ignore"):
+        z = (np.arange(1, n + 1, dtype=np.uint64) + np.uint64(seed << 40)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def uniform(shape, dtype, seed=0):
+    """[-1, 1) on a grid that the dtype represents exactly; integers fill their whole range."""
+    dtype, shape = np.dtype(dtype), np.broadcast_shapes(shape)
+    z = words(math.prod(shape), seed)
+    if dtype.kind == "b":
+        return (z >> np.uint64(63)).astype(bool).reshape(shape)
+    if dtype.kind in "iu":
+        return (z >> np.uint64(64 - 8 * dtype.itemsize)).astype(f"u{dtype.itemsize}").view(dtype).reshape(shape)
+    digits = 24 if dtype == np.float32 else 53
+    z = (z >> np.uint64(64 - digits)).astype(np.int64) - (1 << (digits - 1))
+    return np.ldexp(z.astype(dtype), 1 - digits).reshape(shape)
+
+
+def _powers(shape, dtype, seed):
+    exponent = (words(math.prod(shape), seed + 1) % np.uint64(41)).astype(np.int32).reshape(shape) - 20
+    return np.ldexp(uniform(shape, dtype, seed), exponent)
+
+
+def _specials(shape, dtype, seed):
+    x = uniform(shape, dtype, seed)
+    places = words(x.size, seed + 2) % np.uint64(61)
+    for i, value in enumerate((np.nan, np.inf, -np.inf, -0.0, 0.0, -np.nan)):
+        x.reshape(-1)[places == i] = value
+    return x
+
+
+VALUES = {
+    "uniform": uniform,
+    "offset": lambda shape, dtype, seed: uniform(shape, dtype, seed) + np.dtype(dtype).type(1000),
+    "powers": _powers,
+    "specials": _specials,
+    "huge": lambda shape, dtype, seed: np.ldexp(uniform(shape, dtype, seed), np.finfo(dtype).maxexp),
+    "subnormal": lambda shape, dtype, seed: np.ldexp(uniform(shape, dtype, seed), np.finfo(dtype).minexp),
+    "constant": lambda shape, dtype, seed: np.full(shape, 14.62 + seed, dtype),
+}
+
+SHAPES = [
+    *[(n,) for n in (1, 2, 7, 63, 64, 65, 127, 511, 512, 513, 4095, 4096, 4097, 32767, 32768, 32769, 131101)],
+    *[(1, 1), (3, 1), (97, 2), (70, 3), (67, 8), (37, 30), (33, 63), (17, 64), (13, 65), (9, 100), (7, 511)],
+    *[(6, 512), (5, 513), (5, 1000), (3, 4097), (2, 32769), (300, 31), (129, 7)],
+    *[(40009, 1), (20011, 2), (11003, 3), (4097, 8), (12293, 8), (2203, 30), (1057, 31), (1025, 64), (331, 100)],
+    *[(171, 600), (40, 1030), (2, 2111)],
+    *[(3, 5, 7), (2, 64, 33), (4, 1025, 3), (3, 7, 513), (2, 1, 5), (5, 2, 3, 2), (2, 3, 2, 1, 3, 2)],
+]
+SMALL = [(1,), (67,), (513,), (5, 3), (70, 8), (9, 65), (3, 130), (3, 5, 7), (2, 33, 4)]
+ODD = [(), (0,), (0, 5), (5, 0), (3, 0, 4), (0, 0)]
+WAVE = [(64 * 32768 + 12345,), (64 * 4096 + 77, 8)]  # more chunks than are folded at once
+
+
+# ---- operations
+
+
+class Op(NamedTuple):
+    name: str
+    call: Callable  # (x, *parameters) and out= where has_out
+    ndim: int = 0  # the least x.ndim it takes
+    parameters: Callable = lambda _x: ()  # the arrays that it takes besides x
+    has_out: bool = False
+    takes_empty: bool = True
+
+    def takes(self, x):
+        return x.ndim >= self.ndim and (x.size > 0 or self.takes_empty)
+
+    def __call__(self, x, **kwargs):
+        return outputs(self.call(x, *self.parameters(x), **kwargs))
+
+    def cases(self, dtypes, shapes, values=("uniform",)):
+        """(label, x) for everything this operation takes."""
+        for dtype in dtypes:
+            for value in values if np.dtype(dtype).kind == "f" else ("uniform",):
+                for seed, shape in enumerate(shapes):
+                    x = np.asarray(VALUES[value](shape, dtype, seed)) if math.prod(shape) else np.empty(shape, dtype)
+                    if self.takes(x):
+                        yield f"{value} {np.dtype(dtype)}{list(shape)}", x
+
+
+def outputs(result):
+    """Turn any result into a tuple of arrays, a Moments included."""
+    if isinstance(result, fastnorm.Moments):
+        m = result
+        return tuple(np.asarray(v) for v in (m.count, m.mean, m.var(), m.std(ddof=1), m.min, m.max))
+    return tuple(np.asarray(v) for v in (result if isinstance(result, tuple) else (result,)))
+
+
+def affine(axes):
+    """Weight and bias over those axes of x, in the dtype that x is normalized in."""
+
+    def make(x):
+        shape = tuple(x.shape[i] for i in sorted(np.lib.array_utils.normalize_axis_tuple(axes, x.ndim)))
+        dtype = x.dtype.newbyteorder("=") if x.dtype.kind == "f" else np.dtype(np.float64)
+        return uniform(shape, dtype, 101) + dtype.type(1), uniform(shape, dtype, 102)
+
+    return make
+
+
+def _list_ops():
+    for label, axis, ndim in (("all", None, 0), ("0", 0, 1), ("-1", -1, 1), ("1", 1, 3), ("0,-1", (0, -1), 2)):
+
+        def mean_var(x, axis=axis):
+            return fastnorm.mean_var(x, axis, ddof=1)
+
+        def minmax(x, axis=axis):
+            return fastnorm.minmax(x, axis)
+
+        def moments(x, axis=axis):
+            return fastnorm.moments(x, axis, minmax=True)
+
+        def norm(x, *parameters, axis=axis, out=None):
+            return fastnorm.layer_norm(x, None, *parameters, axis=axis, out=out, return_stats=True)
+
+        def standardize(x, axis=axis, out=None):
+            return fastnorm.standardize(x, axis, out=out, return_stats=True)
+
+        yield Op(f"mean_var[{label}]", mean_var, ndim)
+        yield Op(f"minmax[{label}]", minmax, ndim, takes_empty=False)
+        yield Op(f"standardize[{label}]", standardize, ndim, has_out=True)
+        if label != "1":
+            yield Op(f"moments[{label}]", moments, ndim, takes_empty=False)
+        if axis is not None:
+            yield Op(f"layer_norm[axis={label}]", norm, ndim, affine(axis), has_out=True)
+
+    def plain(x, out=None):
+        return fastnorm.layer_norm(x, out=out)
+
+    def trailing(x, *parameters, out=None):
+        return fastnorm.layer_norm(x, x.shape[-2:], *parameters, out=out)
+
+    def weight_only(x, weight, _bias, out=None):
+        return fastnorm.layer_norm(x, weight=weight, eps=0, out=out)
+
+    yield Op("mean", fastnorm.mean)
+    yield Op("var[dtype]", lambda x: fastnorm.var(x, -1, ddof=1, keepdims=True, dtype=np.float64), 1)
+    yield Op("std[dtype]", lambda x: fastnorm.std(x, 0, dtype=np.float32), 1)
+    yield Op("layer_norm", plain, 1, has_out=True)
+    yield Op("layer_norm[trailing]", trailing, 2, affine((-2, -1)), has_out=True)
+    yield Op("layer_norm[weight]", weight_only, 1, affine(-1), has_out=True)
+
+
+OPS = list(_list_ops())
+
+
+def same(got, want):
+    """Byte for byte, with shape and dtype."""
+    return len(got) == len(want) and all(
+        g.dtype == w.dtype and g.shape == w.shape and g.tobytes() == w.tobytes() for g, w in zip(got, want, strict=True)
+    )
+
+
+def digest(arrays):
+    """One hash of shapes, dtypes and bytes (little-endian)."""
+    h = hashlib.sha256()
+    for a in arrays:
+        h.update(f"{a.dtype.name}{a.shape}".encode())
+        h.update(a.astype(a.dtype.newbyteorder("<"), copy=False).tobytes())
+    return h.hexdigest()
+
+
+# ---- layouts
+
+
+def layouts(x):
+    """(label, array) with the values of x in every kind of memory that NumPy has."""
+    yield "contiguous", x
+    yield "fortran", np.asfortranarray(x)
+    yield "big-endian", x.astype(x.dtype.newbyteorder(">"))
+    yield "reversed", np.flip(np.flip(x).copy())
+    yield "unaligned", place(x, 1)
+    third = (..., *[slice(1, None, 3)] * x.ndim)
+    padded = np.full([3 * n for n in x.shape], 99).astype(x.dtype)
+    strided = padded[third]
+    strided[...] = x
+    yield "strided", strided
+    swapped = padded.astype(padded.dtype.newbyteorder())
+    yield "strided, swapped", swapped[third]
+    locked = x.copy()
+    locked.flags.writeable = False
+    yield "read-only", locked
+    if x.ndim > 1:
+        yield "transposed", np.moveaxis(np.moveaxis(x, 0, -1).copy(), -1, 0)
+        yield "rows with gaps", np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, 3)])[..., : x.shape[-1]]

@@ -1,0 +1,207 @@
+"""What the answers should be: obvious float64 twins, and exact ones in integer arithmetic.
+
+The twins serve every shape and axis; the exact functions serve one flat run of values and are what accuracy is
+measured against. Tolerances live here too, each with the bound it comes from.
+"""
+
+import contextlib
+import math
+import warnings
+from fractions import Fraction
+
+import numpy as np
+
+# |y - exact| <= NORM_EPS[dtype] * eps * max(|z|, 1) for the normalized value z. float32: x - mean is two rounded
+# subtractions (eps/2 each), rstd is within one ulp (eps), the product rounds once more (eps/2): 2.5. float64 lets the
+# variance be off by 64 eps, so rstd by 32, plus the same roundings.
+NORM_EPS = {np.dtype(np.float32): 4, np.dtype(np.float64): 40}
+
+
+def eps_of(dtype):
+    return float(np.finfo(dtype).eps)
+
+
+@contextlib.contextmanager
+def silent():
+    """For the twins, which divide by zero where the library must not complain."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
+def strict():
+    """For the library: any warning is an error."""
+    with warnings.catch_warnings(), np.errstate(all="raise"):
+        warnings.simplefilter("error")
+        yield
+
+
+def result_dtype(x, dtype=None):
+    x = np.asarray(x)
+    return np.dtype(dtype or (x.dtype.newbyteorder("=") if x.dtype.kind == "f" else np.float64))
+
+
+# ---- float64 twins
+
+
+def centred(x, axis=None):
+    """Subtract the mean of the axes; return x - mean and the mean, both with all axes.
+
+    Values are taken from the first of each run, so a large mean costs nothing: the error is n eps of the spread.
+    """
+    x = np.asarray(x).astype(np.float64)
+    axes = np.lib.array_utils.normalize_axis_tuple(range(x.ndim) if axis is None else axis, x.ndim)
+    first = x[tuple(slice(0, 1) if i in axes else slice(None) for i in range(x.ndim))]
+    if count(x, axis) == 0:
+        return x, x.mean(axis, keepdims=True)
+    shift = (x - first).mean(axes, keepdims=True)
+    shift = shift + (x - first - shift).mean(axes, keepdims=True)
+    return x - first - shift, first + shift
+
+
+def mean_var(x, axis=None, ddof=0, keepdims=False):
+    with silent():
+        delta, mean = centred(x, axis)
+        var = (delta**2).sum(axis, keepdims=True) / np.float64(max(count(x, axis) - ddof, 0))
+        kept = np.sum(x, axis, keepdims=keepdims).shape
+    return mean.reshape(kept), var.reshape(kept)
+
+
+def minmax(x, axis=None, keepdims=False):
+    """NumPy's, with -0 below +0 and the canonical NaN."""
+    x = np.asarray(x)
+    low, high = x.min(axis, keepdims=keepdims), x.max(axis, keepdims=keepdims)
+    if x.dtype.kind == "f":
+        zero = x == 0
+        minus = (zero & np.signbit(x)).any(axis, keepdims=keepdims)
+        plus = (zero & ~np.signbit(x)).any(axis, keepdims=keepdims)
+        low = np.where(low == 0, np.where(minus, -0.0, 0.0), low)
+        high = np.where(high == 0, np.where(plus, 0.0, -0.0), high)
+        low, high = (np.where(np.isnan(v), np.nan, v).astype(result_dtype(x)) for v in (low, high))
+    return low, high
+
+
+def layer_norm(x, axis=-1, weight=None, bias=None, eps=1e-5):
+    """y, mean and rstd; weight and bias have the shape of the normalized axes in x's order."""
+    axes = sorted(np.lib.array_utils.normalize_axis_tuple(axis, np.ndim(x)))
+    shape = [n if i in axes else 1 for i, n in enumerate(np.shape(x))]
+    with silent():
+        delta, _ = centred(x, tuple(axes))
+        rstd = 1 / np.sqrt((delta**2).mean(tuple(axes), keepdims=True) + eps)
+        y = np.where(delta == 0, 0, delta * rstd)
+        if weight is not None:
+            y = y * np.asarray(weight, np.float64).reshape(shape)
+        if bias is not None:
+            y = y + np.asarray(bias, np.float64).reshape(shape)
+    return y, mean_var(x, tuple(axes))[0], np.squeeze(rstd, tuple(axes))
+
+
+def standardize(x, axis=0, ddof=0, eps=0.0):
+    """y, mean and std (without eps)."""
+    mean, var = mean_var(x, axis, ddof)
+    with silent():
+        delta, _ = centred(x, axis)
+        y = np.where(delta == 0, 0, delta / np.sqrt(mean_var(x, axis, ddof, keepdims=True)[1] + eps))
+        return y, mean, np.sqrt(var)
+
+
+def count(x, axis=None):
+    """How many values each result was made of."""
+    x = np.asarray(x)
+    return math.prod(
+        x.shape[i] for i in np.lib.array_utils.normalize_axis_tuple(range(x.ndim) if axis is None else axis, x.ndim)
+    )
+
+
+# ---- exact
+
+
+def exact_mean_var(x, ddof=0):
+    """Mean and variance of finite floats as Fractions, through integers on one common exponent."""
+    mantissa, exponent = np.frexp(np.asarray(x, np.float64).ravel())
+    low = int(exponent.min()) - 53
+    shifts = (exponent - 53 - low).tolist()
+    values = [m << s for m, s in zip(np.ldexp(mantissa, 53).astype(np.int64).tolist(), shifts, strict=True)]
+    n, total, squares = len(values), sum(values), sum(v * v for v in values)
+    unit = Fraction(2) ** low
+    return unit * Fraction(total, n), unit**2 * (n * squares - total * total) / Fraction(n) / Fraction(n - ddof)
+
+
+def root(value):
+    """Take the square root of a Fraction to 200 bits."""
+    shift = max(0, 200 - (value.numerator.bit_length() - value.denominator.bit_length()) // 2)
+    return Fraction(math.isqrt((value.numerator << 2 * shift) // value.denominator), 1 << shift)
+
+
+def exact_layer_norm(row, eps=1e-5):
+    """Z as float64 rounded from exact, with exact mean and rstd as Fractions, for one row of finite floats."""
+    mean, var = exact_mean_var(row)
+    rstd = 1 / root(var + Fraction(eps))
+    return np.array([float((Fraction(v) - mean) * rstd) for v in np.asarray(row, np.float64).tolist()]), mean, rstd
+
+
+def ulps(got, exact):
+    """Measure the distance from an exact value in units in the last place of the rounded exact value."""
+    near = type(got)(float(exact))
+    return float(abs(Fraction(float(got)) - exact) / Fraction(float(np.spacing(abs(near)))))
+
+
+# ---- comparisons within their bounds
+
+
+def assert_layout(got, shape, dtype):
+    assert got.shape == tuple(shape)
+    assert got.dtype == dtype
+    assert got.dtype.isnative
+
+
+def assert_within(got, want, bound):
+    """|got - want| <= bound where finite; NaN and infinity in the same places."""
+    got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
+    with silent():
+        far = ~((np.abs(got - want) <= bound) | (got == want) | (np.isnan(got) & np.isnan(want)))
+    if far.any():
+        at = tuple(int(i) for i in np.argwhere(far)[0])
+        limit = float(np.broadcast_to(bound, got.shape)[at])
+        raise AssertionError(
+            f"{int(far.sum())} of {far.size} off, first at {at}: got {float(got[at])!r},"
+            f" want {float(want[at])!r}, bound {limit:.3g}"
+        )
+
+
+def assert_mean_var(mean, var, x, axis=None, ddof=0, keepdims=False, dtype=None):
+    """Mean within 1 ulp (float64: 4) + 2^-50 mean|x| and variance within 1 ulp (float64: 64), plus the twin's error."""
+    dtype = result_dtype(x, dtype)
+    want_mean, want_var = mean_var(x, axis, ddof, keepdims)
+    x = np.abs(np.asarray(x).astype(np.float64))
+    n, tiny = count(x, axis), float(np.finfo(dtype).smallest_subnormal)
+    single = dtype == np.float32
+    with silent():
+        size = x.mean(axis, keepdims=keepdims)
+        mean_bound = (1 if single else 4) * eps_of(dtype) * np.abs(want_mean) + 2.0**-50 * size + tiny
+        mean_bound += n * 2.0**-52 * np.sqrt(want_var)
+        var_bound = ((eps_of(dtype) if single else 64 * eps_of(dtype)) + n * 2.0**-51) * want_var + tiny
+        overflow = np.finfo(dtype).max
+        want_mean, want_var = (np.where(np.abs(v) > overflow, np.sign(v) * np.inf, v) for v in (want_mean, want_var))
+    if mean is not None:
+        assert_layout(mean, want_mean.shape, dtype)
+        assert_within(mean, want_mean, mean_bound)
+    if var is not None:
+        assert_layout(var, want_var.shape, dtype)
+        assert_within(var, want_var, var_bound)
+
+
+def assert_normalized(y, x, twin, weight=None, bias=None):
+    """NORM_EPS for the normalized value times weight, one rounding each for product and sum, and the twin's error.
+
+    `weight` and `bias` are broadcast against x already.
+    """
+    dtype = result_dtype(x)
+    assert_layout(y, np.shape(x), dtype)
+    with silent():
+        scale = 1.0 if weight is None else np.abs(np.asarray(weight, np.float64))
+        offset = 0.0 if bias is None else np.abs(np.asarray(bias, np.float64))
+        z = np.abs(twin) + offset
+        bound = (eps_of(dtype) * (NORM_EPS[dtype] + 2) + np.size(x) * 2.0**-52) * (scale + z)
+    assert_within(y, twin, bound)

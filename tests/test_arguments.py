@@ -1,0 +1,258 @@
+"""Bad input is refused by name, with what was got and what is expected, before anything is written."""
+
+import datetime as dt
+
+import numpy as np
+import pytest
+from cases import uniform
+from memory import garbage
+
+import fastnorm
+from fastnorm import Moments
+
+X = uniform((6, 5), np.float32)
+
+ON_ARRAYS = {
+    "mean_var": fastnorm.mean_var,
+    "mean": fastnorm.mean,
+    "var": fastnorm.var,
+    "std": fastnorm.std,
+    "minmax": fastnorm.minmax,
+    "moments": fastnorm.moments,
+    "update": lambda x: Moments().update(x),
+    "layer_norm": fastnorm.layer_norm,
+    "standardize": fastnorm.standardize,
+}
+WITH_OUT = {"layer_norm": fastnorm.layer_norm, "standardize": fastnorm.standardize}
+each_function = pytest.mark.parametrize("call", ON_ARRAYS.values(), ids=ON_ARRAYS)
+each_with_out = pytest.mark.parametrize("call", WITH_OUT.values(), ids=WITH_OUT)
+
+UNWELCOME = {
+    "complex64": X.astype(np.complex64),
+    "complex128": X.astype(np.complex128),
+    "object": X.astype(object),
+    "masked": np.ma.masked_array(X, X > 0),
+    "masked without a mask": np.ma.masked_array(X),
+    "float16": X.astype(np.float16),
+    "str": np.array([["a", "b"], ["c", "d"]]),
+    "bytes": np.array([[b"a", b"b"]]),
+    "datetime64": np.zeros((2, 2), "M8[s]"),
+    "timedelta64": np.zeros((2, 2), "m8[s]"),
+    "record": np.zeros((2, 2), [("a", "f4")]),
+    "a list of words": ["a", "b"],
+    "a list of None": [None, 1.0],
+    "a list of dates": [dt.date(2020, 1, 1)],
+    "a dictionary": {"a": 1},
+    "nothing": None,
+}
+if np.dtype(np.longdouble) != np.float64:
+    UNWELCOME["longdouble"] = X.astype(np.longdouble)
+
+
+@each_function
+@pytest.mark.parametrize("x", UNWELCOME.values(), ids=UNWELCOME)
+def test_arrays_of_other_kinds_are_type_errors(call, x):
+    with pytest.raises(TypeError, match=r"\bx\b|chunk"):
+        call(x)
+
+
+@each_function
+def test_ragged_lists_are_refused(call):
+    with pytest.raises((TypeError, ValueError)):
+        call([[1.0, 2.0], [3.0]])
+
+
+@pytest.mark.parametrize("name", ["mean_var", "mean", "var", "std", "minmax", "moments", "standardize"])
+def test_axis(name):
+    call = getattr(fastnorm, name)
+    for axis in (2, -3, (0, 2), (-3,)):
+        with pytest.raises(np.exceptions.AxisError) as error:
+            call(X, axis=axis)
+        assert isinstance(error.value, ValueError)
+        assert isinstance(error.value, IndexError)
+    for axis in ((0, 0), (1, -1)):
+        with pytest.raises(ValueError, match="axis"):
+            call(X, axis=axis)
+    for axis in (1.0, "0", (0, 1.5), [0.5]):
+        with pytest.raises(TypeError, match="axis"):
+            call(X, axis=axis)
+    with pytest.raises(np.exceptions.AxisError):
+        call(np.float32(3), axis=0)
+
+
+def test_ddof():
+    for call in (fastnorm.mean_var, fastnorm.var, fastnorm.std, fastnorm.standardize):
+        for ddof in ("1", None, 1j, [1]):
+            with pytest.raises(TypeError, match="ddof"):
+                call(X, ddof=ddof)
+    for ddof in ("1", None):
+        with pytest.raises(TypeError, match="ddof"):
+            fastnorm.moments(X).var(ddof=ddof)
+
+
+def test_dtype():
+    for call in (fastnorm.mean_var, fastnorm.mean, fastnorm.var, fastnorm.std):
+        for dtype in (np.complex128, np.int32, "S3", object):
+            with pytest.raises(TypeError, match="dtype"):
+                call(X, dtype=dtype)
+
+
+@each_with_out
+def test_eps(call):
+    out = garbage(X.shape, X.dtype)
+    before = out.tobytes()
+    for eps in (-1e-5, -np.inf, np.nan):
+        with pytest.raises(ValueError, match="eps"):
+            call(X, eps=eps, out=out)
+    for eps in ("1", 1j, [1e-5]):
+        with pytest.raises(TypeError, match="eps"):
+            call(X, eps=eps, out=out)
+    assert out.tobytes() == before
+
+
+@each_with_out
+def test_out_that_does_not_fit(call):
+    locked = garbage(X.shape, X.dtype)
+    locked.flags.writeable = False
+    bad = {
+        "transposed shape": garbage((5, 6), np.float32),
+        "one row": garbage((5,), np.float32),
+        "one axis more": garbage((1, 6, 5), np.float32),
+        "wider": garbage(X.shape, np.float64),
+        "integers": garbage(X.shape, np.int32),
+        "other byte order": garbage(X.shape, ">f4" if np.little_endian else "<f4"),
+        "read-only": locked,
+    }
+    for label, out in bad.items():
+        before = out.tobytes()
+        with pytest.raises(ValueError, match="out"):
+            call(X, out=out)
+        assert out.tobytes() == before, label
+    for out in ([[0.0] * 5] * 6, "out", 3, (garbage(X.shape, X.dtype),)):
+        with pytest.raises(TypeError, match="out"):
+            call(X, out=out)
+    with pytest.raises(ValueError, match="out"):  # integers are normalized in float64
+        call(np.arange(6), out=np.arange(6))
+
+
+@each_with_out
+def test_out_that_overlaps_x_partly(call):
+    space = uniform((20, 5), np.float32)
+    square = uniform((6, 6), np.float32)
+    flat = uniform((70,), np.float32)
+    pairs = [
+        (space[:10], space[1:11]),
+        (space[1:11], space[:10]),
+        (space[:10], space[9:19]),
+        (space[:10], space[:10][::-1]),
+        (square, square.T),
+        (flat[:60:2], flat[:30]),
+        (flat[:30], flat.view(np.uint8)[1:121].view(np.float32)),
+    ]
+    for x, out in pairs:
+        before = x.tobytes(), out.tobytes()
+        with pytest.raises(ValueError, match="out"):
+            call(x, out=out)
+        assert (x.tobytes(), out.tobytes()) == before
+    apart = (space[:10], space[10:]), (flat[:60:2], flat[1:60:2])  # interlaced, but no byte is shared
+    for x, out in apart:
+        want = call(x.copy())
+        np.testing.assert_array_equal(call(x, out=out), want)
+
+
+def test_out_that_overlaps_a_parameter():
+    space = uniform((4, 5), np.float32)
+    x = uniform((3, 5), np.float32)
+    before = space.tobytes()
+    for parameters in ({"weight": space[0]}, {"bias": space[3]}):
+        out = space[:3] if "weight" in parameters else space[1:]
+        with pytest.raises(ValueError, match="out"):
+            fastnorm.layer_norm(x, out=out, **parameters)
+    assert space.tobytes() == before
+
+
+def test_out_of_zero_stride():
+    out = np.lib.stride_tricks.as_strided(np.zeros(5, np.float32), (6, 5), (0, 4), writeable=True)
+    with pytest.raises(ValueError, match="out"):
+        fastnorm.layer_norm(X, out=out)
+
+
+def test_normalized_shape_and_parameters():
+    out = garbage(X.shape, X.dtype)
+    before = out.tobytes()
+    ones = np.ones
+    bad = [
+        ({"normalized_shape": 6}, "normalized_shape"),
+        ({"normalized_shape": (5, 6)}, "normalized_shape"),
+        ({"normalized_shape": (1, 6, 5)}, "normalized_shape"),
+        ({"normalized_shape": ()}, "normalized_shape"),
+        ({"normalized_shape": -5}, "normalized_shape"),
+        ({"normalized_shape": 5, "axis": 1}, "axis|normalized_shape"),
+        ({"weight": ones(4)}, "weight"),
+        ({"normalized_shape": 5, "weight": ones(6)}, "weight"),
+        ({"normalized_shape": 5, "weight": ones((1, 5))}, "weight"),
+        ({"normalized_shape": 5, "weight": ones(5), "bias": ones(4)}, "bias"),
+        ({"normalized_shape": 5, "bias": np.float64(1)}, "bias"),
+        ({"axis": 0, "weight": ones(5)}, "weight"),
+        ({"axis": (1, 0), "weight": ones((5, 6))}, "weight"),
+        ({"axis": (0, 1), "bias": ones(30)}, "bias"),
+        ({"axis": 2}, "axis"),
+        ({"axis": (1, 1)}, "axis"),
+    ]
+    for kwargs, name in bad:
+        with pytest.raises(ValueError, match=name):
+            fastnorm.layer_norm(X, **kwargs, out=out)
+    for kwargs, name in (
+        ({"normalized_shape": 5.0}, "normalized_shape"),
+        ({"normalized_shape": "5"}, "normalized_shape"),
+        ({"axis": 0.5}, "axis"),
+        ({"weight": ones(5, complex)}, "weight"),
+        ({"weight": ones(5, object)}, "weight"),
+        ({"weight": np.ma.masked_array(ones(5))}, "weight"),
+        ({"normalized_shape": 5, "bias": ["a"] * 5}, "bias"),
+    ):
+        with pytest.raises(TypeError, match=name):
+            fastnorm.layer_norm(X, **kwargs, out=out)
+    with pytest.raises(ValueError, match=r"\bx\b|normalized_shape"):
+        fastnorm.layer_norm(np.float32(3))
+    assert out.tobytes() == before
+
+
+def test_messages_say_what_was_got_and_what_is_expected():
+    for call, words in (
+        (lambda: fastnorm.mean(X.astype(complex)), ("x", "complex128")),
+        (lambda: fastnorm.layer_norm(X, out=garbage((5, 6), np.float32)), ("out", "(5, 6)", "(6, 5)")),
+        (lambda: fastnorm.layer_norm(X, out=garbage((6, 5), np.float64)), ("out", "float64", "float32")),
+        (lambda: fastnorm.layer_norm(X, 7), ("normalized_shape", "7", "5")),
+        (lambda: fastnorm.layer_norm(X, 5, np.ones(4)), ("weight", "(4,)", "(5,)")),
+        (lambda: fastnorm.layer_norm(X, eps=-1.0), ("eps", "-1.0")),
+        (lambda: Moments().update(X).update(X[:, :2]), ("(2,)", "(5,)")),
+        (lambda: Moments(order=9), ("order", "9", "2")),
+    ):
+        with pytest.raises((TypeError, ValueError)) as error:
+            call()
+        for word in words:
+            assert word in str(error.value)
+
+
+def test_subclasses_and_maps_give_plain_arrays(tmp_path):
+    path = tmp_path / "x.npy"
+    np.save(path, X)
+    mapped = np.load(path, mmap_mode="r")
+    for x in (mapped, X.view(np.matrix), X.view(np.recarray)):
+        y, mean, _rstd = fastnorm.layer_norm(x, return_stats=True)
+        assert type(y) is type(mean) is np.ndarray
+        assert type(fastnorm.mean(x, 0)) is np.ndarray
+        assert fastnorm.mean(x, 0).shape == (5,)
+        np.testing.assert_array_equal(y, fastnorm.layer_norm(X))
+
+
+def test_there_are_no_stray_keywords():
+    for call in ON_ARRAYS.values():
+        with pytest.raises(TypeError):
+            call(X, no_such_keyword=1)
+    for call in (fastnorm.mean_var, fastnorm.minmax, fastnorm.moments):
+        with pytest.raises(TypeError):
+            call(X, 0, 1)  # the rest is by keyword
+    with pytest.raises(TypeError):
+        fastnorm.mean_var()
