@@ -25,6 +25,7 @@ CHUNK_ROWS = 10000
 EPS = 1e-5
 SAMPLE_SECONDS = 0.005
 FLOAT32_EPS = float(np.finfo(np.float32).eps)
+RATIO_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 NUMPY_COLOR, FASTNORM_COLOR = "#E69F00", "#0072B2"  # told apart by colour-blind readers and in grey
 
 
@@ -198,7 +199,7 @@ def show_time(seconds):
 
 
 def show_ratio(ratio):
-    return f"{ratio:.0f}x" if ratio >= 10 else f"{ratio:.1f}x" if ratio >= 1 else f"{ratio:.2g}x"
+    return f"{ratio:.0f}x" if ratio >= 9.95 else f"{ratio:.2g}x"
 
 
 def show_error(error):
@@ -256,12 +257,17 @@ def draw(results, path):
 
 def draw_speed(panel, results):
     speedups = [result.speedup for result in results]
-    bars = panel.barh(range(len(results)), speedups, height=0.6, color=FASTNORM_COLOR)
-    panel.bar_label(bars, [show_ratio(speedup) for speedup in speedups], padding=4)
+    panel.set_xscale("log")
+    panel.barh(range(len(results)), [s - 1 for s in speedups], left=1, height=0.6, color=FASTNORM_COLOR)
+    for place, speedup in enumerate(speedups):
+        label_bar(panel, max(speedup, 1), place, show_ratio(speedup))
     panel.axvline(1, color=NUMPY_COLOR, linewidth=2)
-    panel.set_xlim(0, 1.15 * max(1, *speedups))
-    panel.set_title("Speed: NumPy's time / fastnorm's time (line: NumPy)", loc="left")
-    panel.set_xlabel(f"times as fast as NumPy (fastnorm with {threads_in_use()})")
+    panel.set_xlim(min(0.9, *(0.9 * s for s in speedups)), 1.5 * max(2, *speedups))
+    panel.set_xticks([tick for tick in RATIO_TICKS if panel.get_xlim()[0] <= tick <= panel.get_xlim()[1]])
+    panel.xaxis.set_major_formatter("{x:g}x")
+    panel.minorticks_off()
+    panel.set_title("Speed: NumPy's time / fastnorm's time", loc="left")
+    panel.set_xlabel(f"times as fast as NumPy (log scale; fastnorm: {threads_in_use()})")
 
 
 def draw_errors(panel, results):
@@ -276,15 +282,15 @@ def draw_errors(panel, results):
         places = [index + shift for index in range(len(errors))]
         panel.barh(places, [max(e - left, 0) for e in errors], left=left, height=0.36, color=color, label=label)
         for place, value in zip(places, errors, strict=True):
-            label_error(panel, max(value, left), place, show_error(value))
+            label_bar(panel, max(value, left), place, show_error(value))
     panel.axvline(FLOAT32_EPS, color="0.3", linestyle="--", linewidth=1, label="eps of float32", zorder=0.5)
     panel.set_title("Largest error against float64", loc="left")
-    panel.set_xlabel("relative error (normalized values: relative to at least 1)")
+    panel.set_xlabel("relative error (log scale; normalized values: to at least 1)")
     panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, frameon=False)
 
 
-def label_error(panel, end, place, text):
-    """Write text behind the end of a bar, on white, so that the line at eps does not strike it through."""
+def label_bar(panel, end, place, text):
+    """Write text behind the end of a bar, on white, so that no line strikes it through."""
     white = {"facecolor": "white", "edgecolor": "none", "pad": 1}
     panel.annotate(text, (end, place), (5, 0), textcoords="offset points", va="center", fontsize=9, bbox=white)
 

@@ -86,7 +86,7 @@ cdef extern from "kernels.h":
         fn_kernel *moments_columns
         fn_kernel *norm_rows
         fn_kernel *norm_columns
-        fn_kernel *norm_params
+        fn_kernel *norm_careful_only
         fn_kernel *apply_rows
         fn_kernel *apply_columns
         fn_kernel merge_slots
@@ -338,7 +338,7 @@ cdef int share_norm(fn_job *job, crew *team) except -1 nogil:
         job.state_stride = kept
         try:
             share_moments(job, team)
-            share(table.norm_params[job.dtype], job, 0, kept, 1, team)
+            share(table.norm_careful_only[job.dtype], job, 0, kept, 1, team)
             if job.columns:
                 share(table.apply_columns[job.dtype], job, 0, job.outer * parts(job.n, job.chunk), job.chunk * cols,
                       team)

@@ -1,4 +1,4 @@
-/* Between memory as it is and tiles of one type: load and store.
+/* From memory as it is to tiles of one type.
  *
  * A kernel asks for a pointer to contiguous elements. Where memory already is that, it gets memory itself; otherwise a
  * tile in scratch, filled here.
@@ -36,10 +36,6 @@ static void FN(gather_run)(T *to, const char *from, int64_t count, int64_t step,
   }
 }
 
-static void FN(scatter_run)(char *to, const T *from, int64_t count, int64_t step) {
-  for (int64_t i = 0; i < count; i++) memcpy(to + i * step, from + i, sizeof *from);
-}
-
 /* Is x stored in the compute type, in reach of ordinary loads? */
 static inline int FN(native)(const fn_job *job) { return job->x_dtype == FN_TYPE && !job->swapped && job->aligned; }
 
@@ -56,17 +52,6 @@ static const T *FN(load)(const fn_job *job, const char *base, int64_t start, int
     FN(gather_run)(tile + at, base + run.offset, run.count, step, job->x_dtype, job->swapped);
   }
   return tile;
-}
-
-/* The other way: `from` becomes the elements of y from number `start` on. */
-static void FN(store)(const fn_job *job, char *base, int64_t start, int64_t count, const T *from) {
-  const fn_axis *axes = job->reduced;
-  const int64_t step = job->reduced_ndim ? axes[job->reduced_ndim - 1].y : 0;
-  for (int64_t at = 0; at < count;) {
-    fn_run run = fn_next_run(axes, job->reduced_ndim, start + at, count - at, offsetof(fn_axis, y));
-    FN(scatter_run)(base + run.offset, from + at, run.count, step);
-    at += run.count;
-  }
 }
 
 /* Rows start <= i < start + rows of the columns that begin at `base`: a pointer and, in `stride`, elements per row. */

@@ -79,25 +79,13 @@ static void FN(join_extremes)(const T *x, int64_t stride, int64_t n, int64_t col
   }
 }
 
-/* For the state of moments: the extrema of one chunk, as doubles. */
-static void FN(extremes)(const T *x, int64_t stride, int64_t n, int64_t cols, double *min, double *max) {
-  K lo[FN_STRIP], hi[FN_STRIP];
-  for (int64_t j = 0; j < cols; j++) lo[j] = hi[j] = FN(key)(x[j]);
-  FN(join_extremes)(x, stride, n, cols, lo, hi);
-  for (int64_t j = 0; j < cols; j++) {
-    const int unordered = FN(unordered)(lo[j], hi[j]);
-    min[j] = unordered ? __builtin_nan("") : (double)FN(unkey)(lo[j]);
-    max[j] = unordered ? __builtin_nan("") : (double)FN(unkey)(hi[j]);
-  }
-}
-
 /* Pieces of `chunk` elements, each with results of its own: piece i of kept index p stands at i * state_stride + p. */
 static void FN(extrema_piece)(const fn_job *job, int64_t piece, int64_t outer, int64_t j, int64_t cols, T *tile) {
   const char *base = job->x + FN_OFFSET(job->kept, job->kept_ndim, outer, x) + j * job->inner.x;
   int64_t p = job->p + FN_OFFSET(job->kept, job->kept_ndim, outer, p) + j * job->inner.p + piece * job->state_stride;
   const int64_t end = (piece + 1) * job->chunk < job->n ? (piece + 1) * job->chunk : job->n;
   const int64_t block = FN_CHUNK / cols;
-  K lo[FN_STRIP], hi[FN_STRIP];
+  K lo[FN_STRIP] = {0}, hi[FN_STRIP] = {0};
   for (int64_t start = piece * job->chunk; start < end; start += block) {
     const int64_t n = end - start < block ? end - start : block;
     int64_t stride = 1;

@@ -40,16 +40,13 @@ typedef struct fn_axis {
  * stands here and not the sum of squares, which overflows first. */
 enum fn_plane { FN_COUNT, FN_COUNT_LO, FN_MEAN, FN_MEAN_LO, FN_VAR, FN_VAR_LO, FN_MIN, FN_MAX, FN_PLANES };
 
-/* What a norm applies, in planes as above: y = ((x - FN_CENTER) - FN_CENTER_LO) * FN_SCALE. */
-enum fn_param { FN_CENTER, FN_CENTER_LO, FN_SCALE, FN_PARAMS };
-
 typedef struct fn_job {
   const char *x;
   char *y;
   const void *weight, *bias; /* compute type, laid out by the `p` of the reduced axes; NULL: one and zero */
   void *mean, *spread;       /* results by `p` of the kept axes (spread: var, std or rstd); NULL: not wanted */
   void *min, *max;           /* extrema, of x's dtype */
-  double *state;             /* planes: chunk slots, running states or parameters; NULL: results are enough */
+  double *state;             /* planes: chunk slots or states by `p`; NULL: results are enough */
   int64_t state_stride;      /* doubles per plane of `state` */
   int64_t p;                 /* where the statistics of kept index 0 stand */
   int64_t outer;             /* product of kept[] */
@@ -90,7 +87,7 @@ typedef void (*fn_kernel)(const fn_job *job, int64_t lo, int64_t hi, void *scrat
   X(moments_columns) /* a strip of one of the `outer` problems: states, or finished results */                         \
   X(norm_rows)      /* a row of at most FN_CHUNK elements: statistics and apply in one visit */                        \
   X(norm_columns)   /* a strip of at most FN_TALL rows: likewise */                                                    \
-  X(norm_params)    /* a kept index: its state becomes parameters */                                                   \
+  X(norm_careful_only) /* a kept index that the compute type cannot hold: statistics and apply */                      \
   X(apply_rows)     /* a chunk of a row */                                                                             \
   X(apply_columns)  /* a chunk of rows of one of the `outer` problems */
 
@@ -122,7 +119,7 @@ extern const fn_table fn_table_baseline;
 extern const fn_table fn_table_avx2, fn_table_avx512;
 #endif
 
-/* Bytes of scratch for one thread: two tiles of FN_CHUNK doubles and the planes of a strip (checked in template.h). */
-#define FN_SCRATCH_BYTES ((size_t)(2 * FN_CHUNK + 32 * FN_STRIP) * sizeof(double))
+/* Bytes of scratch for one thread: two tiles of FN_CHUNK doubles, two states of a strip. */
+#define FN_SCRATCH_BYTES ((size_t)(2 * FN_CHUNK + 2 * FN_PLANES * FN_STRIP) * sizeof(double))
 
 #endif

@@ -9,12 +9,17 @@
  */
 #define FN_LANES 16
 
-#define FN_TREE(lanes)                                                                                                 \
+/* Halves sixteen lanes twice. */
+#define FN_FOLD_TO_4(lanes)                                                                                            \
   do {                                                                                                                 \
     for (int l = 0; l < 8; l++) (lanes)[l] += (lanes)[l + 8];                                                          \
     for (int l = 0; l < 4; l++) (lanes)[l] += (lanes)[l + 4];                                                          \
-    (lanes)[0] = ((lanes)[0] + (lanes)[2]) + ((lanes)[1] + (lanes)[3]);                                                \
   } while (0)
+
+static inline double FN(fold)(double *lanes) {
+  FN_FOLD_TO_4(lanes);
+  return (lanes[0] + lanes[2]) + (lanes[1] + lanes[3]);
+}
 
 /* s[l] += x - g, q[l] += (x - g)^2 over 2 * FN_LANES elements. */
 #define FN_LANE_STEP(l, a, b)                                                                                          \
@@ -43,10 +48,8 @@ static void FN(sum_row)(const T *x, int64_t n, double g, double *sum, double *sq
     for (int l = 0; l < FN_LANES; l++) total_s[l] += s[l];
     for (int l = 0; l < FN_LANES; l++) total_q[l] += q[l];
   }
-  FN_TREE(total_s);
-  FN_TREE(total_q);
-  *sum = total_s[0];
-  *squares = total_q[0];
+  *sum = FN(fold)(total_s);
+  *squares = FN(fold)(total_q);
 }
 
 /* s[j] += x - g[j], q[j] += (x - g[j])^2 over the rows of a strip; eight rows a visit, so that sums stay in registers. */
@@ -127,6 +130,18 @@ static void FN(conclude)(const T *x, int64_t stride, int64_t n, int64_t cols, co
       mean_lo[j] *= up;
       var[j] = var[j] * up * up;
     }
+}
+
+/* For the state of moments: the extrema of one chunk, as doubles. */
+static void FN(extremes)(const T *x, int64_t stride, int64_t n, int64_t cols, double *min, double *max) {
+  K lo[FN_STRIP], hi[FN_STRIP];
+  for (int64_t j = 0; j < cols; j++) lo[j] = hi[j] = FN(key)(x[j]);
+  FN(join_extremes)(x, stride, n, cols, lo, hi);
+  for (int64_t j = 0; j < cols; j++) {
+    const int unordered = FN(unordered)(lo[j], hi[j]);
+    min[j] = unordered ? __builtin_nan("") : (double)FN(unkey)(lo[j]);
+    max[j] = unordered ? __builtin_nan("") : (double)FN(unkey)(hi[j]);
+  }
 }
 
 /* Was g further from the mean than a standard deviation? */

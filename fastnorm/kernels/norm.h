@@ -6,6 +6,21 @@
  * overflow or underflow, a scale near the ends of its range) is done again in double, scaled by a power of two.
  */
 
+static void FN(scatter_run)(char *to, const T *from, int64_t count, int64_t step) {
+  for (int64_t i = 0; i < count; i++) memcpy(to + i * step, from + i, sizeof *from);
+}
+
+/* `from` becomes the elements of y from number `start` on: the way back from convert.h. */
+static void FN(store)(const fn_job *job, char *base, int64_t start, int64_t count, const T *from) {
+  const fn_axis *axes = job->reduced;
+  const int64_t step = job->reduced_ndim ? axes[job->reduced_ndim - 1].y : 0;
+  for (int64_t at = 0; at < count;) {
+    fn_run run = fn_next_run(axes, job->reduced_ndim, start + at, count - at, offsetof(fn_axis, y));
+    FN(scatter_run)(base + run.offset, from + at, run.count, step);
+    at += run.count;
+  }
+}
+
 /* ---- the careful way: one kept index, any layout, any range ------------------------------------------------------ */
 
 /* A power of two that brings the largest magnitude near one. Floats need none: their squares fit a double. */
@@ -63,31 +78,34 @@ static void FN(norm_careful)(const fn_job *job, const char *x_base, char *y_base
 
 /* ---- parameters -------------------------------------------------------------------------------------------------- */
 
+/* What is applied to each of some rows or columns. A scale of NaN leaves it to the careful way. */
 typedef struct {
-  T center, center_lo, scale;
+  T center[FN_STRIP], center_lo[FN_STRIP], scale[FN_STRIP];
+  int with_lo, all; /* some residual is not 0; nothing is left to the careful way */
 } FN(params);
 
-/* The mean in two parts, as it will be subtracted. A residual of less than half a rounding error of y is left out.
- * Returns whether the compute type can hold all this. */
-static inline int FN(fill_params)(double mean, double mean_lo, double scale, FN(params) *to) {
-  to->center = (T)(mean + mean_lo);
-  to->center_lo = (T)((mean - (double)to->center) + mean_lo);
-  to->scale = (T)scale;
-  if (fabs((double)to->center_lo) * scale < FN_EPS / 4) to->center_lo = 0;
-  return fabs((double)to->center) <= FN_LARGE && scale >= FN_LEAST_SCALE && scale <= FN_MOST_SCALE;
-}
-
-/* A state becomes the parameters of a column, in the planes `param`; a scale of NaN stands for the careful way. Squares
- * summed in double lose nothing above 2^-960. A variance of exactly 0 is that of a constant. */
-static void FN(params_of)(const fn_job *job, const double *state, int64_t state_stride, double *param, int64_t stride) {
-  const double mean = state[FN_MEAN * state_stride], mean_lo = state[FN_MEAN_LO * state_stride];
-  const double var = fn_variance(state, state_stride, job->ddof), square = var + job->eps;
-  FN(params) params;
-  int held = square > 0x1p-960 && FN(fill_params)(mean, mean_lo, 1 / sqrt(square), &params);
-  if (square == 0) held = FN(fill_params)(mean, mean_lo, 1, &params), params.scale = 0;
-  param[FN_CENTER * stride] = held ? (double)params.center : 0;
-  param[FN_CENTER_LO * stride] = held ? (double)params.center_lo : 0;
-  param[FN_SCALE * stride] = held ? (double)params.scale : __builtin_nan("");
+/* Means, in two parts, and variances become parameters; all three may be turned into them in place. A residual of less
+ * than half a rounding error of y is left out. A variance of exactly 0 is that of a constant; squares summed in double
+ * lose nothing above 2^-960. */
+static void FN(fill_params)(const double *mean, const double *mean_lo, const double *var, int64_t count, double eps,
+                            FN(params) *to) {
+  T *center = to->center, *center_lo = to->center_lo, *scale = to->scale;
+  FN_IVDEP
+  for (int64_t j = 0; j < count; j++) {
+    const double square = var[j] + eps, reciprocal = square == 0 ? 0 : 1 / sqrt(square);
+    const T c = (T)(mean[j] + mean_lo[j]), lo = (T)((mean[j] - (double)c) + mean_lo[j]);
+    const int held = (square == 0) | ((square > 0x1p-960) & (reciprocal >= FN_LEAST_SCALE) &
+                                      (reciprocal <= FN_MOST_SCALE) & (fabs((double)c) <= FN_LARGE));
+    center[j] = c;
+    center_lo[j] = fabs((double)lo) * reciprocal < FN_EPS / 4 ? 0 : lo;
+    scale[j] = held ? (T)reciprocal : (T)__builtin_nan("");
+  }
+  to->with_lo = 0;
+  to->all = 1;
+  for (int64_t j = 0; j < count; j++) {
+    to->with_lo |= center_lo[j] != 0;
+    to->all &= scale[j] == scale[j];
+  }
 }
 
 /* Only infinite or NaN parameters can make a NaN of a normalized value; its sign then is the processor's choice. */
@@ -140,7 +158,7 @@ static void FN(quiet)(T *y, int64_t n) {
     q[l] += (double)((a * a + b * b) + (c * c + d * d));                                                               \
   } while (0)
 
-static inline void FN(norm_sums)(const T *x, int64_t n, T m, double *sum, double *squares) {
+static void FN(norm_sums)(const T *x, int64_t n, T m, double *restrict t4, double *restrict q4) {
   enum { L = FN_LANES };
   double t[L] = {0}, q[L] = {0};
   int64_t i = 0;
@@ -152,49 +170,75 @@ static inline void FN(norm_sums)(const T *x, int64_t n, T m, double *sum, double
     for (int64_t l = 0; i + l < n; l++) rest[l] = x[i + l] - m;
     for (int l = 0; l < L; l++) FN_NORM_STEP(l, rest[l], rest[L + l], rest[2 * L + l], rest[3 * L + l]);
   }
-  FN_TREE(t);
-  FN_TREE(q);
-  *sum = t[0];
-  *squares = q[0];
+  FN_FOLD_TO_4(t);
+  FN_FOLD_TO_4(q);
+  for (int l = 0; l < 4; l++) t4[l] = t[l];
+  for (int l = 0; l < 4; l++) q4[l] = q[l];
 }
 
-/* The average of 4 * FN_LANES elements in four groups spread over the row; n >= FN_SHORT. */
-static inline T FN(norm_guess)(const T *x, int64_t n) {
+/* Rows whose statistics are worked out together, so that roots and divisions are packed, too. Sums stand as four lanes
+ * a row until all rows have theirs. */
+enum { FN(BATCH) = 16 };
+
+typedef struct {
+  const T *x[FN(BATCH)];
+  T guess[FN(BATCH)];
+  double sums[FN(BATCH)][4], squares[FN(BATCH)][4];
+  double mean[FN(BATCH)], mean_lo[FN(BATCH)], var[FN(BATCH)];
+} FN(batch);
+
+/* The averages of 4 * FN_LANES elements of each row, in four groups spread over it; n >= FN_SHORT. */
+static void FN(norm_guess)(FN(batch) *batch, int rows, int64_t n) {
   enum { L = FN_LANES };
   const int64_t step = (n - L) / 3;
-  T lanes[L];
-  for (int l = 0; l < L; l++) lanes[l] = (x[l] + x[step + l]) + (x[2 * step + l] + x[3 * step + l]);
-  FN_TREE(lanes);
-  return lanes[0] * (T)(1.0 / (4 * L));
+  T quarters[FN(BATCH)][4] = {{0}};
+  for (int r = 0; r < rows; r++) {
+    const T *x = batch->x[r];
+    T lanes[L];
+    for (int l = 0; l < L; l++) lanes[l] = (x[l] + x[step + l]) + (x[2 * step + l] + x[3 * step + l]);
+    FN_FOLD_TO_4(lanes);
+    for (int l = 0; l < 4; l++) quarters[r][l] = lanes[l];
+  }
+  for (int r = 0; r < FN(BATCH); r++)
+    batch->guess[r] = ((quarters[r][0] + quarters[r][2]) + (quarters[r][1] + quarters[r][3])) * (T)(1.0 / (4 * L));
 }
 
-/* Statistics and parameters of a row: guess, sum and verify as in moments.h. Returns 0 for the careful way. */
-static inline int FN(norm_row)(const fn_job *job, const T *x, int64_t p, FN(params) *params) {
-  const double n = (double)job->n;
-  T m = FN(norm_guess)(x, job->n);
-  double sum, squares, correction, square;
-  FN(norm_sums)(x, job->n, m, &sum, &squares);
-  correction = sum / n, square = squares / n;
-  if (correction * correction > 0.5 * square) {
-    m = (T)((double)m + correction);
-    FN(norm_sums)(x, job->n, m, &sum, &squares);
-    correction = sum / n, square = squares / n;
+/* Statistics of a batch: guess, sum and verify as in moments.h. What the compute type could not sum gets a variance of
+ * NaN. */
+static void FN(norm_stats)(const fn_job *job, FN(batch) *batch, int rows) {
+  const double part = 1 / (double)job->n, freedom = (double)job->n - job->ddof;
+  const double unbias = job->ddof == 0 ? 1 : freedom > 0 ? (double)job->n / freedom : __builtin_nan("");
+  FN(norm_guess)(batch, rows, job->n);
+  for (int r = 0; r < FN(BATCH); r++)
+    for (int l = 0; r >= rows && l < 4; l++) batch->sums[r][l] = batch->squares[r][l] = 0;
+  for (int r = 0; r < rows; r++)
+    FN(norm_sums)(batch->x[r], job->n, batch->guess[r], batch->sums[r], batch->squares[r]);
+  for (int visit = 0; visit < 2; visit++) {
+    int again = 0;
+    for (int r = 0; r < FN(BATCH); r++) {
+      const double *t = batch->sums[r], *q = batch->squares[r];
+      const double correction = ((t[0] + t[2]) + (t[1] + t[3])) * part, square = ((q[0] + q[2]) + (q[1] + q[3])) * part;
+      const double var = square - correction * correction;
+      const int summed = (square + job->eps > FN_LEAST_SQUARE) & fn_finite(square);
+      batch->mean[r] = (double)batch->guess[r];
+      batch->mean_lo[r] = correction;
+      batch->var[r] = summed ? (var > 0 ? var * unbias : 0) : __builtin_nan("");
+      again |= correction * correction > 0.5 * square;
+    }
+    if (!again || visit) return;
+    for (int r = 0; r < rows; r++) {
+      const double *q = batch->squares[r], square = ((q[0] + q[2]) + (q[1] + q[3])) * part;
+      if (!(batch->mean_lo[r] * batch->mean_lo[r] > 0.5 * square)) continue;
+      batch->guess[r] = (T)(batch->mean[r] + batch->mean_lo[r]);
+      FN(norm_sums)(batch->x[r], job->n, batch->guess[r], batch->sums[r], batch->squares[r]);
+    }
   }
-  if (!(square + job->eps > FN_LEAST_SQUARE) || !fn_finite(square)) return 0;
-  double var = square - correction * correction;
-  var = var > 0 ? var : 0;
-  if (job->ddof != 0) {
-    if (!(n > job->ddof)) return 0;
-    var *= n / (n - job->ddof);
-  }
-  const double scale = 1 / sqrt(var + job->eps);
-  if (job->mean) fn_put(job->mean, job->out_dtype, p, (double)m + correction);
-  if (job->spread) fn_put(job->spread, job->out_dtype, p, job->finish == FN_DEVIATION ? sqrt(var) : scale);
-  return FN(fill_params)((double)m, correction, scale, params);
 }
 
-static inline void FN(apply_row)(T *y, const T *x, const T *weight, const T *bias, int64_t n, FN(params) params) {
-  const T hi = params.center, lo = params.center_lo, scale = params.scale;
+/* Applies the parameters of row r to n elements. */
+static inline void FN(apply_row)(T *y, const T *x, const T *weight, const T *bias, int64_t n, const FN(params) *params,
+                                 int r) {
+  const T hi = params->center[r], lo = params->center_lo[r], scale = params->scale[r];
   FN_APPLY(lo != 0, weight, bias, hi, lo, scale, weight[i], bias[i]);
 }
 
@@ -206,8 +250,8 @@ static inline int FN(y_is_plain)(const fn_job *job) {
 }
 
 /* Applies parameters to `n` loaded elements of a row, number `start` on. */
-static void FN(apply_run)(const fn_job *job, const T *x, char *y_base, int64_t start, int64_t n, FN(params) params,
-                          int quiet, T *tile) {
+static void FN(apply_run)(const fn_job *job, const T *x, char *y_base, int64_t start, int64_t n,
+                          const FN(params) *params, int r, int quiet, T *tile) {
   const T *weight = job->weight ? (const T *)job->weight + start : NULL;
   const T *bias = job->bias ? (const T *)job->bias + start : NULL;
   if (FN(y_is_plain)(job)) {
@@ -215,13 +259,13 @@ static void FN(apply_run)(const fn_job *job, const T *x, char *y_base, int64_t s
     for (int64_t i = 0; i < n; i += job->stream ? FN_TILE : n) {
       const int64_t count = job->stream && n - i > FN_TILE ? FN_TILE : n - i;
       T *to = job->stream ? tile : y + i;
-      FN(apply_row)(to, x + i, weight ? weight + i : NULL, bias ? bias + i : NULL, count, params);
+      FN(apply_row)(to, x + i, weight ? weight + i : NULL, bias ? bias + i : NULL, count, params, r);
       if (quiet) FN(quiet)(to, count);
       if (job->stream) fn_stream((char *)(y + i), (const char *)tile, count * (int64_t)sizeof(T));
     }
     return;
   }
-  FN(apply_row)(tile, x, NULL, NULL, n, params);
+  FN(apply_row)(tile, x, NULL, NULL, n, params, r);
   for (int64_t at = 0; (weight || bias) && at < n;) {
     const fn_axis *axes = job->reduced;
     const fn_run run = fn_next_run(axes, job->reduced_ndim, start + at, n - at, offsetof(fn_axis, p));
@@ -235,43 +279,69 @@ static void FN(apply_run)(const fn_job *job, const T *x, char *y_base, int64_t s
   FN(store)(job, y_base, start, n, tile);
 }
 
+static void FN(save_stats)(const fn_job *job, const FN(batch) *batch, int r, int64_t p) {
+  const double var = batch->var[r];
+  if (job->mean) fn_put(job->mean, job->out_dtype, p, batch->mean[r] + batch->mean_lo[r]);
+  if (job->spread) fn_put(job->spread, job->out_dtype, p, fn_spread(job, var));
+}
+
 static void FN(norm_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
-  T *tile = scratch;
+  T *tile = scratch, *rows_tile = tile + FN_CHUNK;
+  FN(batch) batch;
   FN(params) params;
   const int quiet = FN(needs_quiet)(job);
-  const int64_t bytes = job->n * (int64_t)sizeof(T);
-  /* Rows that follow each other in memory are streamed out several at a time. */
-  const int adjacent = FN(y_is_plain)(job) && job->kept_ndim == 1 && job->kept[0].y == bytes;
-  const int64_t most = job->stream && adjacent && !quiet ? FN_TILE / job->n : 0;
-  int64_t held = 0;
-  for (int64_t row = lo; row < hi; row++) {
-    const char *x_base = job->x + FN_OFFSET(job->kept, job->kept_ndim, row, x);
-    char *y_base = job->y + FN_OFFSET(job->kept, job->kept_ndim, row, y);
-    const int64_t p = job->p + FN_OFFSET(job->kept, job->kept_ndim, row, p);
-    const T *x = FN(load)(job, x_base, 0, job->n, tile + FN_CHUNK);
-    const int ordinary = FN(norm_row)(job, x, p, &params);
-    if (ordinary && most > 1)
-      FN(apply_row)(tile + held++ * job->n, x, job->weight, job->bias, job->n, params);
-    else if (ordinary)
-      FN(apply_run)(job, x, y_base, 0, job->n, params, quiet, tile);
-    if (held == most || !ordinary || row + 1 == hi) {
-      const int64_t first = ordinary ? 1 - held : -held; /* held rows end with this one, or before it */
-      if (held) fn_stream(y_base + first * bytes, (const char *)tile, held * bytes);
-      held = 0;
+  const int direct = FN(native)(job) && job->reduced_ndim == 1 && job->reduced[0].x == (int64_t)sizeof(T);
+  const int64_t bytes = job->n * (int64_t)sizeof(T), most = FN_TILE / job->n;
+  const int together = most < 1 ? 1 : most > FN(BATCH) ? FN(BATCH) : (int)most;
+  /* Rows that follow each other in memory are streamed out together. */
+  const int adjacent = FN(y_is_plain)(job) && job->kept_ndim == 1 && job->kept[0].y == bytes && job->n <= FN_TILE;
+  for (int64_t row = lo; row < hi; row += together) {
+    const int rows = hi - row < together ? (int)(hi - row) : together;
+    for (int r = 0; r < rows; r++) {
+      const char *x_base = job->x + FN_OFFSET(job->kept, job->kept_ndim, row + r, x);
+      batch.x[r] = direct ? (const T *)(const void *)x_base
+                          : FN(load)(job, x_base, 0, job->n, rows_tile + r * job->n);
     }
-    if (!ordinary) FN(norm_careful)(job, x_base, y_base, p, tile);
+    FN(norm_stats)(job, &batch, rows);
+    FN(fill_params)(batch.mean, batch.mean_lo, batch.var, FN(BATCH), job->eps, &params);
+    const int stream = job->stream && adjacent && params.all && !quiet;
+    for (int r = 0; r < rows; r++) {
+      char *y_base = job->y + FN_OFFSET(job->kept, job->kept_ndim, row + r, y);
+      const int64_t p = job->p + FN_OFFSET(job->kept, job->kept_ndim, row + r, p);
+      FN(save_stats)(job, &batch, r, p);
+      if (stream)
+        FN(apply_row)(tile + r * job->n, batch.x[r], job->weight, job->bias, job->n, &params, r);
+      else if (params.scale[r] == params.scale[r])
+        FN(apply_run)(job, batch.x[r], y_base, 0, job->n, &params, r, quiet, tile);
+      else
+        FN(norm_careful)(job, job->x + FN_OFFSET(job->kept, job->kept_ndim, row + r, x), y_base, p, tile);
+    }
+    if (stream)
+      fn_stream(job->y + FN_OFFSET(job->kept, job->kept_ndim, row, y), (const char *)tile, rows * bytes);
   }
   fn_stream_end();
 }
 
-/* A unit is a kept index of the canonical problem, whose state stands in job->state. */
-static void FN(norm_params)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
+/* Parameters from the states of columns j, a `step` of doubles apart. */
+static void FN(params_of)(const fn_job *job, const double *state, int64_t stride, int64_t step, int64_t cols,
+                          FN(params) *params) {
+  double mean[FN_STRIP], mean_lo[FN_STRIP], var[FN_STRIP];
+  for (int64_t j = 0; j < cols; j++) {
+    mean[j] = state[FN_MEAN * stride + j * step];
+    mean_lo[j] = state[FN_MEAN_LO * stride + j * step];
+    var[j] = fn_variance(state + j * step, stride, job->ddof);
+  }
+  FN(fill_params)(mean, mean_lo, var, cols, job->eps, params);
+}
+
+/* Kept indices that the compute type cannot hold are done here; the apply kernels pass them over. */
+static void FN(norm_careful_only)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
+  FN(params) params;
   for (int64_t unit = lo; unit < hi; unit++) {
     const int64_t outer = unit / job->inner.size, j = unit % job->inner.size;
     const int64_t p = job->p + FN_OFFSET(job->kept, job->kept_ndim, outer, p) + j * job->inner.p;
-    double *column = job->state + p;
-    FN(params_of)(job, column, job->state_stride, column, job->state_stride);
-    if (column[FN_SCALE * job->state_stride] != column[FN_SCALE * job->state_stride])
+    FN(params_of)(job, job->state + p, job->state_stride, 1, 1, &params);
+    if (!params.all)
       FN(norm_careful)(job, job->x + FN_OFFSET(job->kept, job->kept_ndim, outer, x) + j * job->inner.x,
                        job->y + FN_OFFSET(job->kept, job->kept_ndim, outer, y) + j * job->inner.y, p, scratch);
   }
@@ -279,43 +349,25 @@ static void FN(norm_params)(const fn_job *job, int64_t lo, int64_t hi, void *scr
 
 static void FN(apply_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
   T *tile = scratch;
+  FN(params) params;
   const int quiet = FN(needs_quiet)(job);
   const int64_t chunks = (job->n + FN_CHUNK - 1) / FN_CHUNK;
   for (int64_t unit = lo; unit < hi; unit++) {
     const int64_t row = unit / chunks, start = unit % chunks * FN_CHUNK;
     const int64_t n = job->n - start < FN_CHUNK ? job->n - start : FN_CHUNK;
-    const double *column = job->state + job->p + FN_OFFSET(job->kept, job->kept_ndim, row, p);
-    const FN(params) params = {(T)column[FN_CENTER * job->state_stride], (T)column[FN_CENTER_LO * job->state_stride],
-                               (T)column[FN_SCALE * job->state_stride]};
-    if (params.scale != params.scale) continue; /* done by norm_params */
+    FN(params_of)(job, job->state + job->p + FN_OFFSET(job->kept, job->kept_ndim, row, p), job->state_stride, 1, 1,
+                  &params);
+    if (!params.all) continue;
     const T *x = FN(load)(job, job->x + FN_OFFSET(job->kept, job->kept_ndim, row, x), start, n, tile + FN_CHUNK);
-    FN(apply_run)(job, x, job->y + FN_OFFSET(job->kept, job->kept_ndim, row, y), start, n, params, quiet, tile);
+    FN(apply_run)(job, x, job->y + FN_OFFSET(job->kept, job->kept_ndim, row, y), start, n, &params, 0, quiet, tile);
   }
   fn_stream_end();
 }
 
 /* ---- columns ----------------------------------------------------------------------------------------------------- */
 
-/* Parameters of a strip in the compute type, and what holds for all of its columns. */
-typedef struct {
-  T center[FN_STRIP], center_lo[FN_STRIP], scale[FN_STRIP];
-  int with_lo, all; /* some residual is not 0; no column is left to the careful way */
-} FN(strip_params);
-
-static void FN(load_params)(const double *param, int64_t stride, int64_t step, int64_t cols, FN(strip_params) *to) {
-  to->with_lo = 0;
-  to->all = 1;
-  for (int64_t j = 0; j < cols; j++) {
-    to->center[j] = (T)param[FN_CENTER * stride + j * step];
-    to->center_lo[j] = (T)param[FN_CENTER_LO * stride + j * step];
-    to->scale[j] = (T)param[FN_SCALE * stride + j * step];
-    to->with_lo |= to->center_lo[j] != 0;
-    to->all &= to->scale[j] == to->scale[j];
-  }
-}
-
 /* One row of a strip, from column `from` on. */
-static inline void FN(apply_across)(T *y, const T *x, int64_t n, const FN(strip_params) *params, int64_t from,
+static inline void FN(apply_across)(T *y, const T *x, int64_t n, const FN(params) *params, int64_t from,
                                     const T *weight, const T *bias) {
   const T *hi = params->center + from, *lo = params->center_lo + from, *scale = params->scale + from;
   const T w = weight ? *weight : 1, b = bias ? *bias : 0;
@@ -323,7 +375,7 @@ static inline void FN(apply_across)(T *y, const T *x, int64_t n, const FN(strip_
 }
 
 /* Dense rows without an affine part follow each other as one run, worked on several rows at a time. */
-static void FN(apply_dense)(const T *x, T *y, int64_t n, int64_t cols, FN(strip_params) *params, int stream, T *tile) {
+static void FN(apply_dense)(const T *x, T *y, int64_t n, int64_t cols, FN(params) *params, int stream, T *tile) {
   const int64_t wide = cols * fn_group_rows(cols), block = stream ? FN_TILE / wide * wide : n;
   for (int64_t j = cols; j < wide; j++) {
     params->center[j] = params->center[j - cols];
@@ -341,7 +393,7 @@ static void FN(apply_dense)(const T *x, T *y, int64_t n, int64_t cols, FN(strip_
 
 /* Rows start <= i < start + rows of a strip whose first column begins at y_base. `x` was loaded. */
 static void FN(apply_strip)(const fn_job *job, const T *x, int64_t stride, char *y_base, int64_t start, int64_t rows,
-                            int64_t cols, FN(strip_params) *params, int quiet, T *tile) {
+                            int64_t cols, FN(params) *params, int quiet, T *tile) {
   const int64_t size = (int64_t)sizeof(T), y_step = job->reduced_ndim == 1 ? job->reduced[0].y : 0;
   const int in_line = job->aligned && job->inner.y == size;
   const T *weight = job->weight, *bias = job->bias;
@@ -375,10 +427,10 @@ static void FN(apply_strip)(const fn_job *job, const T *x, int64_t stride, char 
 
 static void FN(norm_columns)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
   T *tile = scratch, *out = tile + FN_CHUNK;
-  double *state = (double *)(out + FN_CHUNK), *param = state + FN_PLANES * FN_STRIP;
+  double *state = (double *)(out + FN_CHUNK);
   const int quiet = FN(needs_quiet)(job);
   const int64_t strips = (job->inner.size + job->strip - 1) / job->strip;
-  FN(strip_params) params;
+  FN(params) params;
   for (int64_t unit = lo; unit < hi; unit++) {
     const int64_t outer = unit / strips, j = unit % strips * job->strip;
     const int64_t cols = job->inner.size - j < job->strip ? job->inner.size - j : job->strip;
@@ -389,8 +441,7 @@ static void FN(norm_columns)(const fn_job *job, int64_t lo, int64_t hi, void *sc
     const T *x = FN(load_columns)(job, x_base, 0, job->n, cols, tile, &stride);
     FN(chunk_columns)(job, x, stride, job->n, cols, state, FN_STRIP);
     fn_finish(job, state, FN_STRIP, cols, p, job->inner.p);
-    for (int64_t c = 0; c < cols; c++) FN(params_of)(job, state + c, FN_STRIP, param + c, FN_STRIP);
-    FN(load_params)(param, FN_STRIP, 1, cols, &params);
+    FN(params_of)(job, state, FN_STRIP, 1, cols, &params);
     FN(apply_strip)(job, x, stride, y_base, 0, job->n, cols, &params, quiet, out);
     for (int64_t c = 0; c < cols && !params.all; c++)
       if (params.scale[c] != params.scale[c])
@@ -403,18 +454,18 @@ static void FN(apply_columns)(const fn_job *job, int64_t lo, int64_t hi, void *s
   T *tile = scratch;
   const int quiet = FN(needs_quiet)(job);
   const int64_t chunks = (job->n + job->chunk - 1) / job->chunk;
-  FN(strip_params) params;
+  FN(params) params;
   for (int64_t unit = lo; unit < hi; unit++) {
     const int64_t outer = unit / chunks, start = unit % chunks * job->chunk;
     const int64_t rows = job->n - start < job->chunk ? job->n - start : job->chunk;
     const char *x_base = job->x + FN_OFFSET(job->kept, job->kept_ndim, outer, x);
     char *y_base = job->y + FN_OFFSET(job->kept, job->kept_ndim, outer, y);
-    const double *param = job->state + job->p + FN_OFFSET(job->kept, job->kept_ndim, outer, p);
+    const double *state = job->state + job->p + FN_OFFSET(job->kept, job->kept_ndim, outer, p);
     for (int64_t j = 0; j < job->inner.size; j += FN_STRIP) {
       const int64_t cols = job->inner.size - j < FN_STRIP ? job->inner.size - j : FN_STRIP;
       int64_t stride;
       const T *x = FN(load_columns)(job, x_base + j * job->inner.x, start, rows, cols, tile, &stride);
-      FN(load_params)(param + j * job->inner.p, job->state_stride, job->inner.p, cols, &params);
+      FN(params_of)(job, state + j * job->inner.p, job->state_stride, job->inner.p, cols, &params);
       FN(apply_strip)(job, x, stride, y_base + j * job->inner.y, start, rows, cols, &params, quiet, tile + FN_CHUNK);
     }
   }

@@ -84,13 +84,17 @@ static void fn_put(void *to, int dtype, int64_t index, double value) {
 static double fn_variance(const double *state, int64_t stride, double ddof) {
   double n = state[FN_COUNT * stride], freedom = n - ddof;
   double var = state[FN_VAR * stride] + state[FN_VAR_LO * stride];
-  if (n == 0) return __builtin_nan("");
-  return ddof == 0 ? var : var * (n / (freedom > 0 ? freedom : 0));
+  return n == 0 ? __builtin_nan("") : ddof == 0 ? var : var * (n / (freedom > 0 ? freedom : 0));
+}
+
+/* A variance as the job wants it. */
+static double fn_spread(const fn_job *job, double var) {
+  return job->finish == FN_DEVIATION ? sqrt(var) : job->finish == FN_RECIPROCAL ? 1 / sqrt(var + job->eps) : var;
 }
 
 /* Results of `cols` columns whose statistics stand `step` apart from index p on. */
 static void fn_finish(const fn_job *job, const double *state, int64_t stride, int64_t cols, int64_t p, int64_t step) {
-  for (int64_t j = 0; j < cols; j++, p += step) {
+  for (int64_t j = 0; (job->state || job->mean || job->spread) && j < cols; j++, p += step) {
     const double *column = state + j;
     if (job->state)
       for (int plane = 0; plane < FN_PLANES; plane++) job->state[plane * job->state_stride + p] = column[plane * stride];
@@ -98,12 +102,8 @@ static void fn_finish(const fn_job *job, const double *state, int64_t stride, in
       double mean = column[FN_MEAN * stride] + column[FN_MEAN_LO * stride];
       fn_put(job->mean, job->out_dtype, p, column[FN_COUNT * stride] == 0 ? __builtin_nan("") : mean);
     }
-    if (job->spread) {
-      double var = fn_variance(column, stride, job->ddof);
-      if (job->finish == FN_DEVIATION) var = sqrt(var);
-      if (job->finish == FN_RECIPROCAL) var = 1 / sqrt(var + job->eps);
-      fn_put(job->spread, job->out_dtype, p, var);
-    }
+    if (job->spread)
+      fn_put(job->spread, job->out_dtype, p, fn_spread(job, fn_variance(column, stride, job->ddof)));
   }
 }
 

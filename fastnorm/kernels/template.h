@@ -149,6 +149,3 @@ const fn_table FN_JOIN(fn_table_, FN_ISA) = {
     FN_EXTREMA_KERNELS(FN_SLOT)
 #undef FN_SLOT
 };
-
-_Static_assert(FN_SCRATCH_BYTES >= (size_t)(2 * FN_CHUNK + (2 * FN_PLANES + FN_PARAMS) * FN_STRIP) * sizeof(double),
-               "scratch holds two tiles, two states and the parameters of a strip");
