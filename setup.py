@@ -18,7 +18,15 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import PlatformError
 
 # The same bits from every compiler: no contraction to FMA, and a -ffast-math in CFLAGS is taken back.
-FLAGS = ["-std=gnu11", "-O3", "-fno-fast-math", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden"]
+FLAGS = [
+    "-std=gnu11",
+    "-O3",
+    "-fno-fast-math",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fvisibility=hidden",
+]
 
 # (compile, link) of each compiler family that has OpenMP.
 OPENMP = [(["-fopenmp"], ["-fopenmp"])]

@@ -4,6 +4,7 @@ Values come from integers alone (no libm, no random generator of NumPy's), so di
 everywhere.
 """
 
+import functools
 import hashlib
 import math
 from collections.abc import Callable
@@ -72,6 +73,7 @@ def _specials(shape, dtype, seed):
 
 VALUES = {
     "uniform": uniform,
+    "positive": lambda shape, dtype, seed: uniform(shape, dtype, seed) + np.dtype(dtype).type(1),
     "offset": lambda shape, dtype, seed: uniform(shape, dtype, seed) + np.dtype(dtype).type(1000),
     "powers": _powers,
     "specials": _specials,
@@ -79,6 +81,15 @@ VALUES = {
     "subnormal": lambda shape, dtype, seed: np.ldexp(uniform(shape, dtype, seed), np.finfo(dtype).minexp),
     "constant": lambda shape, dtype, seed: np.full(shape, 14.62 + seed, dtype),
 }
+
+
+@functools.cache
+def sample(value, dtype, shape, seed):
+    """Make a read-only array of one kind of value; kept, because many operations ask for it."""
+    x = np.asarray(VALUES[value](shape, dtype, seed)) if math.prod(shape) else np.empty(shape, dtype)
+    x.flags.writeable = False
+    return x
+
 
 SHAPES = [
     *[(n,) for n in (1, 2, 7, 63, 64, 65, 127, 511, 512, 513, 4095, 4096, 4097, 32767, 32768, 32769, 131101)],
@@ -114,8 +125,8 @@ class Op(NamedTuple):
         """(label, x) for everything this operation takes."""
         for dtype in dtypes:
             for value in values if np.dtype(dtype).kind == "f" else ("uniform",):
-                for seed, shape in enumerate(shapes):
-                    x = np.asarray(VALUES[value](shape, dtype, seed)) if math.prod(shape) else np.empty(shape, dtype)
+                for shape in shapes:
+                    x = sample(value, dtype, shape, len(shape))
                     if self.takes(x):
                         yield f"{value} {np.dtype(dtype)}{list(shape)}", x
 
@@ -134,7 +145,7 @@ def affine(axes):
     def make(x):
         shape = tuple(x.shape[i] for i in sorted(np.lib.array_utils.normalize_axis_tuple(axes, x.ndim)))
         dtype = x.dtype.newbyteorder("=") if x.dtype.kind == "f" else np.dtype(np.float64)
-        return uniform(shape, dtype, 101) + dtype.type(1), uniform(shape, dtype, 102)
+        return sample("positive", dtype, shape, 101), sample("uniform", dtype, shape, 102)
 
     return make
 

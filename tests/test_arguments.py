@@ -187,7 +187,7 @@ def test_normalized_shape_and_parameters():
         ({"normalized_shape": (1, 6, 5)}, "normalized_shape"),
         ({"normalized_shape": ()}, "normalized_shape"),
         ({"normalized_shape": -5}, "normalized_shape"),
-        ({"normalized_shape": 5, "axis": 1}, "axis|normalized_shape"),
+        ({"normalized_shape": 5, "axis": 0}, "axis|normalized_shape"),
         ({"weight": ones(4)}, "weight"),
         ({"normalized_shape": 5, "weight": ones(6)}, "weight"),
         ({"normalized_shape": 5, "weight": ones((1, 5))}, "weight"),

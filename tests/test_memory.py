@@ -70,12 +70,11 @@ def test_inputs_are_never_written():
     for op in OPS:
         for label, x in op.cases((*FLOATS, *INTEGERS), [(67,), (70, 8), (9, 65), (2, 33, 4), (4099, 3)]):
             before = x.tobytes()
-            x.flags.writeable = False
             parameters = op.parameters(x)
-            for p in parameters:
-                p.flags.writeable = False
+            parameters_before = [p.tobytes() for p in parameters]
             op.call(x, *parameters)
             assert x.tobytes() == before, (op.name, label)
+            assert [p.tobytes() for p in parameters] == parameters_before, (op.name, label)
 
 
 # ---- temporaries
@@ -159,13 +158,13 @@ def test_many_calls_leave_nothing_behind():
         once()
         gc.collect()
         before = tracemalloc.get_traced_memory()[0]
-        for _ in range(30):
+        for _ in range(100):
             once()
         gc.collect()
         after = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
-    assert after - before < 4096
+    assert after - before < 4096  # one array header for each repetition would be twice that
 
 
 def test_native_scratch_is_given_back():

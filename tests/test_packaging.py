@@ -1,5 +1,6 @@
 """The package as it is installed: documented, typed, light to import, and free of sources."""
 
+import doctest
 import importlib
 import importlib.metadata
 import importlib.resources
@@ -10,6 +11,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fastnorm
@@ -66,6 +68,13 @@ def test_public_methods_are_documented(name):
         key for key, value in members.items() if not key.startswith("_") and (callable(value) or hasattr(value, "fget"))
     ]
     assert [key for key in public if not inspect.getdoc(members[key])] == []
+
+
+@pytest.mark.parametrize("name", sorted({getattr(fastnorm, name).__module__ for name in OBJECTS}))
+def test_examples_in_docstrings_give_what_they_show(name):
+    results = doctest.testmod(importlib.import_module(name), extraglobs={"fastnorm": fastnorm, "np": np})
+    assert results.attempted
+    assert not results.failed
 
 
 def test_version_is_the_installed_one():

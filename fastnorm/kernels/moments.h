@@ -9,16 +9,10 @@
  */
 #define FN_LANES 16
 
-/* Halves sixteen lanes twice. */
-#define FN_FOLD_TO_4(lanes)                                                                                            \
-  do {                                                                                                                 \
-    for (int l = 0; l < 8; l++) (lanes)[l] += (lanes)[l + 8];                                                          \
-    for (int l = 0; l < 4; l++) (lanes)[l] += (lanes)[l + 4];                                                          \
-  } while (0)
-
-static inline double FN(fold)(double *lanes) {
-  FN_FOLD_TO_4(lanes);
-  return (lanes[0] + lanes[2]) + (lanes[1] + lanes[3]);
+static inline double FN(fold)(const double *lanes) {
+  double quarter[4];
+  for (int l = 0; l < 4; l++) quarter[l] = (lanes[l] + lanes[l + 8]) + (lanes[l + 4] + lanes[l + 12]);
+  return (quarter[0] + quarter[2]) + (quarter[1] + quarter[3]);
 }
 
 /* s[l] += x - g, q[l] += (x - g)^2 over 2 * FN_LANES elements. */
@@ -233,7 +227,7 @@ static void FN(whole)(const fn_job *job, int64_t outer, int64_t j, int64_t cols,
       state[plane * FN_STRIP + c] = job->resume ? job->state[plane * job->state_stride + p + c * job->inner.p] : 0;
   for (int64_t start = 0; start < job->n; start += job->chunk) {
     FN(chunk)(job, base, start, job->n - start < job->chunk ? job->n - start : job->chunk, cols, tile, part, FN_STRIP);
-    fn_merge(state, FN_STRIP, part, FN_STRIP, cols);
+    fn_merge(state, FN_STRIP, part, FN_STRIP, cols, job->extrema);
   }
   fn_finish(job, state, FN_STRIP, cols, p, job->inner.p);
 }

@@ -54,7 +54,7 @@ static void FN(norm_careful)(const fn_job *job, const char *x_base, char *y_base
     part[FN_COUNT] = (double)count;
     FN(careful_moments)(FN(load)(job, x_base, start, count, tile), 1, count, pre, part + FN_MEAN, part + FN_MEAN_LO,
                         part + FN_VAR);
-    fn_merge(state, 1, part, 1, 1);
+    fn_merge(state, 1, part, 1, 1, 0);
   }
   const double mean = state[FN_MEAN], mean_lo = state[FN_MEAN_LO], var = fn_variance(state, 1, job->ddof);
   const double root = sqrt(var + job->eps * pre * pre), scale = root == 0 ? 0 : 1 / root;
@@ -90,22 +90,25 @@ typedef struct {
 static void FN(fill_params)(const double *mean, const double *mean_lo, const double *var, int64_t count, double eps,
                             FN(params) *to) {
   T *center = to->center, *center_lo = to->center_lo, *scale = to->scale;
+  const double none = __builtin_nan("");
   FN_IVDEP
   for (int64_t j = 0; j < count; j++) {
-    const double square = var[j] + eps, reciprocal = square == 0 ? 0 : 1 / sqrt(square);
+    const double square = var[j] + eps, inverse = 1 / sqrt(square), reciprocal = square == 0 ? 0 : inverse;
     const T c = (T)(mean[j] + mean_lo[j]), lo = (T)((mean[j] - (double)c) + mean_lo[j]);
-    const int held = (square == 0) | ((square > 0x1p-960) & (reciprocal >= FN_LEAST_SCALE) &
-                                      (reciprocal <= FN_MOST_SCALE) & (fabs((double)c) <= FN_LARGE));
+    double held = square > 0x1p-960 ? inverse : none;
+    held = inverse >= FN_LEAST_SCALE ? held : none;
+    held = inverse <= FN_MOST_SCALE ? held : none;
+    held = fabs((double)c) <= FN_LARGE ? held : none;
+    held = square == 0 ? 0 : held;
     center[j] = c;
     center_lo[j] = fabs((double)lo) * reciprocal < FN_EPS / 4 ? 0 : lo;
-    scale[j] = held ? (T)reciprocal : (T)__builtin_nan("");
+    scale[j] = (T)held;
   }
-  to->with_lo = 0;
-  to->all = 1;
-  for (int64_t j = 0; j < count; j++) {
-    to->with_lo |= center_lo[j] != 0;
-    to->all &= scale[j] == scale[j];
-  }
+  int with_lo = 0, all = 1;
+  for (int64_t j = 0; j < count; j++) with_lo |= center_lo[j] != 0;
+  for (int64_t j = 0; j < count; j++) all &= scale[j] == scale[j];
+  to->with_lo = with_lo;
+  to->all = all;
 }
 
 /* Only infinite or NaN parameters can make a NaN of a normalized value; its sign then is the processor's choice. */
@@ -158,7 +161,7 @@ static void FN(quiet)(T *y, int64_t n) {
     q[l] += (double)((a * a + b * b) + (c * c + d * d));                                                               \
   } while (0)
 
-static void FN(norm_sums)(const T *x, int64_t n, T m, double *restrict t4, double *restrict q4) {
+static void FN(norm_sums)(const T *x, int64_t n, T m, double *restrict sums, double *restrict squares) {
   enum { L = FN_LANES };
   double t[L] = {0}, q[L] = {0};
   int64_t i = 0;
@@ -170,37 +173,43 @@ static void FN(norm_sums)(const T *x, int64_t n, T m, double *restrict t4, doubl
     for (int64_t l = 0; i + l < n; l++) rest[l] = x[i + l] - m;
     for (int l = 0; l < L; l++) FN_NORM_STEP(l, rest[l], rest[L + l], rest[2 * L + l], rest[3 * L + l]);
   }
-  FN_FOLD_TO_4(t);
-  FN_FOLD_TO_4(q);
-  for (int l = 0; l < 4; l++) t4[l] = t[l];
-  for (int l = 0; l < 4; l++) q4[l] = q[l];
+  for (int l = 0; l < L; l++) sums[l] = t[l];
+  for (int l = 0; l < L; l++) squares[l] = q[l];
 }
 
-/* Rows whose statistics are worked out together, so that roots and divisions are packed, too. Sums stand as four lanes
- * a row until all rows have theirs. */
+/* Rows whose statistics are worked out together, so that lanes are folded and roots and divisions taken in packed code.
+ */
 enum { FN(BATCH) = 16 };
 
 typedef struct {
   const T *x[FN(BATCH)];
   T guess[FN(BATCH)];
-  double sums[FN(BATCH)][4], squares[FN(BATCH)][4];
+  double sums[FN(BATCH)][FN_LANES], squares[FN(BATCH)][FN_LANES];
+  double correction[FN(BATCH)], square[FN(BATCH)]; /* means of x - guess and of its square */
   double mean[FN(BATCH)], mean_lo[FN(BATCH)], var[FN(BATCH)];
 } FN(batch);
+
+/* totals[r] = factor * the sum of row r of lanes. */
+#define FN_FOLD_LANES(type, lanes, rows, totals, factor)                                                               \
+  do {                                                                                                                 \
+    type quarters[FN(BATCH)][4];                                                                                       \
+    for (int r = 0; r < (rows); r++)                                                                                   \
+      for (int l = 0; l < 4; l++)                                                                                      \
+        quarters[r][l] = ((lanes)[r][l] + (lanes)[r][l + 8]) + ((lanes)[r][l + 4] + (lanes)[r][l + 12]);               \
+    for (int r = 0; r < (rows); r++)                                                                                   \
+      (totals)[r] = ((quarters[r][0] + quarters[r][2]) + (quarters[r][1] + quarters[r][3])) * (factor);                \
+  } while (0)
 
 /* The averages of 4 * FN_LANES elements of each row, in four groups spread over it; n >= FN_SHORT. */
 static void FN(norm_guess)(FN(batch) *batch, int rows, int64_t n) {
   enum { L = FN_LANES };
   const int64_t step = (n - L) / 3;
-  T quarters[FN(BATCH)][4] = {{0}};
+  T lanes[FN(BATCH)][L];
   for (int r = 0; r < rows; r++) {
     const T *x = batch->x[r];
-    T lanes[L];
-    for (int l = 0; l < L; l++) lanes[l] = (x[l] + x[step + l]) + (x[2 * step + l] + x[3 * step + l]);
-    FN_FOLD_TO_4(lanes);
-    for (int l = 0; l < 4; l++) quarters[r][l] = lanes[l];
+    for (int l = 0; l < L; l++) lanes[r][l] = (x[l] + x[step + l]) + (x[2 * step + l] + x[3 * step + l]);
   }
-  for (int r = 0; r < FN(BATCH); r++)
-    batch->guess[r] = ((quarters[r][0] + quarters[r][2]) + (quarters[r][1] + quarters[r][3])) * (T)(1.0 / (4 * L));
+  FN_FOLD_LANES(T, lanes, rows, batch->guess, (T)(1.0 / (4 * L)));
 }
 
 /* Statistics of a batch: guess, sum and verify as in moments.h. What the compute type could not sum gets a variance of
@@ -208,30 +217,27 @@ static void FN(norm_guess)(FN(batch) *batch, int rows, int64_t n) {
 static void FN(norm_stats)(const fn_job *job, FN(batch) *batch, int rows) {
   const double part = 1 / (double)job->n, freedom = (double)job->n - job->ddof;
   const double unbias = job->ddof == 0 ? 1 : freedom > 0 ? (double)job->n / freedom : __builtin_nan("");
+  double *correction = batch->correction, *square = batch->square;
   FN(norm_guess)(batch, rows, job->n);
-  for (int r = 0; r < FN(BATCH); r++)
-    for (int l = 0; r >= rows && l < 4; l++) batch->sums[r][l] = batch->squares[r][l] = 0;
-  for (int r = 0; r < rows; r++)
-    FN(norm_sums)(batch->x[r], job->n, batch->guess[r], batch->sums[r], batch->squares[r]);
-  for (int visit = 0; visit < 2; visit++) {
-    int again = 0;
-    for (int r = 0; r < FN(BATCH); r++) {
-      const double *t = batch->sums[r], *q = batch->squares[r];
-      const double correction = ((t[0] + t[2]) + (t[1] + t[3])) * part, square = ((q[0] + q[2]) + (q[1] + q[3])) * part;
-      const double var = square - correction * correction;
-      const int summed = (square + job->eps > FN_LEAST_SQUARE) & fn_finite(square);
-      batch->mean[r] = (double)batch->guess[r];
-      batch->mean_lo[r] = correction;
-      batch->var[r] = summed ? (var > 0 ? var * unbias : 0) : __builtin_nan("");
-      again |= correction * correction > 0.5 * square;
-    }
-    if (!again || visit) return;
-    for (int r = 0; r < rows; r++) {
-      const double *q = batch->squares[r], square = ((q[0] + q[2]) + (q[1] + q[3])) * part;
-      if (!(batch->mean_lo[r] * batch->mean_lo[r] > 0.5 * square)) continue;
-      batch->guess[r] = (T)(batch->mean[r] + batch->mean_lo[r]);
-      FN(norm_sums)(batch->x[r], job->n, batch->guess[r], batch->sums[r], batch->squares[r]);
-    }
+  for (int visit = 0, again = 1; again; visit++) {
+    for (int r = 0; r < rows; r++) /* the second visit is for the rows whose guess missed */
+      if (visit == 0 || correction[r] * correction[r] > 0.5 * square[r]) {
+        if (visit) batch->guess[r] = (T)((double)batch->guess[r] + correction[r]);
+        FN(norm_sums)(batch->x[r], job->n, batch->guess[r], batch->sums[r], batch->squares[r]);
+      }
+    FN_FOLD_LANES(double, batch->sums, rows, correction, part);
+    FN_FOLD_LANES(double, batch->squares, rows, square, part);
+    again = 0;
+    for (int r = 0; visit == 0 && r < rows; r++) again |= correction[r] * correction[r] > 0.5 * square[r];
+  }
+  const double none = __builtin_nan("");
+  FN_IVDEP
+  for (int r = 0; r < rows; r++) {
+    const double left = square[r] - correction[r] * correction[r], var = (left > 0 ? left : 0) * unbias;
+    const double summed = fn_finite(square[r]) ? var : none;
+    batch->mean[r] = (double)batch->guess[r];
+    batch->mean_lo[r] = correction[r];
+    batch->var[r] = square[r] + job->eps > FN_LEAST_SQUARE ? summed : none;
   }
 }
 
@@ -279,45 +285,44 @@ static void FN(apply_run)(const fn_job *job, const T *x, char *y_base, int64_t s
   FN(store)(job, y_base, start, n, tile);
 }
 
-static void FN(save_stats)(const fn_job *job, const FN(batch) *batch, int r, int64_t p) {
-  const double var = batch->var[r];
-  if (job->mean) fn_put(job->mean, job->out_dtype, p, batch->mean[r] + batch->mean_lo[r]);
-  if (job->spread) fn_put(job->spread, job->out_dtype, p, fn_spread(job, var));
-}
-
 static void FN(norm_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
   T *tile = scratch, *rows_tile = tile + FN_CHUNK;
   FN(batch) batch;
   FN(params) params;
   const int quiet = FN(needs_quiet)(job);
   const int direct = FN(native)(job) && job->reduced_ndim == 1 && job->reduced[0].x == (int64_t)sizeof(T);
-  const int64_t bytes = job->n * (int64_t)sizeof(T), most = FN_TILE / job->n;
+  const int64_t n = job->n, bytes = n * (int64_t)sizeof(T), most = FN_TILE / n;
   const int together = most < 1 ? 1 : most > FN(BATCH) ? FN(BATCH) : (int)most;
-  /* Rows that follow each other in memory are streamed out together. */
-  const int adjacent = FN(y_is_plain)(job) && job->kept_ndim == 1 && job->kept[0].y == bytes && job->n <= FN_TILE;
+  /* Short rows are written in place, or together in a tile that is streamed out if they follow each other in memory. */
+  const int plain = FN(y_is_plain)(job) && !quiet && n <= FN_TILE;
+  const int adjacent = job->kept_ndim <= 1 && (job->kept_ndim == 0 || job->kept[0].y == bytes);
   for (int64_t row = lo; row < hi; row += together) {
     const int rows = hi - row < together ? (int)(hi - row) : together;
     for (int r = 0; r < rows; r++) {
       const char *x_base = job->x + FN_OFFSET(job->kept, job->kept_ndim, row + r, x);
-      batch.x[r] = direct ? (const T *)(const void *)x_base
-                          : FN(load)(job, x_base, 0, job->n, rows_tile + r * job->n);
+      batch.x[r] = direct ? (const T *)(const void *)x_base : FN(load)(job, x_base, 0, n, rows_tile + r * n);
     }
     FN(norm_stats)(job, &batch, rows);
-    FN(fill_params)(batch.mean, batch.mean_lo, batch.var, FN(BATCH), job->eps, &params);
-    const int stream = job->stream && adjacent && params.all && !quiet;
+    FN(fill_params)(batch.mean, batch.mean_lo, batch.var, rows, job->eps, &params);
+    const int stream = job->stream && plain && adjacent && params.all;
     for (int r = 0; r < rows; r++) {
       char *y_base = job->y + FN_OFFSET(job->kept, job->kept_ndim, row + r, y);
-      const int64_t p = job->p + FN_OFFSET(job->kept, job->kept_ndim, row + r, p);
-      FN(save_stats)(job, &batch, r, p);
-      if (stream)
-        FN(apply_row)(tile + r * job->n, batch.x[r], job->weight, job->bias, job->n, &params, r);
-      else if (params.scale[r] == params.scale[r])
-        FN(apply_run)(job, batch.x[r], y_base, 0, job->n, &params, r, quiet, tile);
+      if (params.scale[r] != params.scale[r])
+        FN(norm_careful)(job, job->x + FN_OFFSET(job->kept, job->kept_ndim, row + r, x), y_base,
+                         job->p + FN_OFFSET(job->kept, job->kept_ndim, row + r, p), tile);
+      else if (stream || (plain && !job->stream))
+        FN(apply_row)(stream ? tile + r * n : (T *)(void *)y_base, batch.x[r], job->weight, job->bias, n, &params, r);
       else
-        FN(norm_careful)(job, job->x + FN_OFFSET(job->kept, job->kept_ndim, row + r, x), y_base, p, tile);
+        FN(apply_run)(job, batch.x[r], y_base, 0, n, &params, r, quiet, tile);
     }
     if (stream)
       fn_stream(job->y + FN_OFFSET(job->kept, job->kept_ndim, row, y), (const char *)tile, rows * bytes);
+    for (int r = 0; (job->mean || job->spread) && r < rows; r++) {
+      const int64_t p = job->p + FN_OFFSET(job->kept, job->kept_ndim, row + r, p);
+      if (params.scale[r] != params.scale[r]) continue; /* saved by the careful way */
+      if (job->mean) fn_put(job->mean, job->out_dtype, p, batch.mean[r] + batch.mean_lo[r]);
+      if (job->spread) fn_put(job->spread, job->out_dtype, p, fn_spread(job, batch.var[r]));
+    }
   }
   fn_stream_end();
 }

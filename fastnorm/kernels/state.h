@@ -9,59 +9,68 @@ static inline int fn_finite(double v) { return v - v == 0; }
 
 /* hi + lo += v. A result that is not finite carries no low part. */
 static inline void fn_add(double *hi, double *lo, double v) {
-  double a = *hi, sum = a + v, part = sum - a;
-  double low = *lo + ((a - (sum - part)) + (v - part));
-  double top = sum + low;
-  *lo = fn_finite(top) ? low - (top - sum) : 0;
+  const double a = *hi, sum = a + v, part = sum - a;
+  const double low = *lo + ((a - (sum - part)) + (v - part));
+  const double top = sum + low, rest = low - (top - sum);
   *hi = fn_finite(top) ? top : sum;
+  *lo = fn_finite(top) ? rest : 0;
 }
 
-/* Bits of a double ordered as the numbers are, with -0 below +0 and NaN outside the infinities. */
+/* Bits of a double ordered as the numbers are, with -0 below +0. */
 static inline int64_t fn_order(double v) {
   int64_t bits;
   memcpy(&bits, &v, sizeof bits);
   return bits ^ (int64_t)((uint64_t)(bits >> 63) >> 1);
 }
 
-static inline double fn_lesser(double a, double b) {
-  return a != a ? a : b != b ? b : fn_order(b) < fn_order(a) ? b : a;
+/* The lesser (sign 1) or greater (sign -1) of two numbers; NaN if one is. */
+static inline double fn_extreme(double a, double b, int64_t sign) {
+  double least = fn_order(b) * sign < fn_order(a) * sign ? b : a;
+  least = b != b ? b : least;
+  return a != a ? a : least;
 }
 
-static inline double fn_greater(double a, double b) {
-  return a != a ? a : b != b ? b : fn_order(b) > fn_order(a) ? b : a;
-}
-
-/* Columns of `from` join those of `into`. An empty state is the identity. Every case is a selection, so that the loop
- * is packed code. */
-static void fn_merge(double *into, int64_t into_stride, const double *from, int64_t from_stride, int64_t cols) {
+/* Columns of `from` join those of `into`. An empty state is the identity. Cases are selected, never branched to, so that
+ * the loop is packed code. */
+static void fn_merge(double *into, int64_t into_stride, const double *from, int64_t from_stride, int64_t cols,
+                     int extrema) {
 #define A(plane) into[(plane) * into_stride + j]
 #define B(plane) from[(plane) * from_stride + j]
-#define FN_PICK(plane, merged) A(plane) = b_empty ? A(plane) : a_empty ? B(plane) : (merged)
+#define FN_JOIN_PLANE(plane, merged)                                                                                   \
+  do {                                                                                                                 \
+    const double a_##plane = A(plane), b_##plane = B(plane), joined = a_empty ? b_##plane : (merged);                  \
+    A(plane) = b_empty ? a_##plane : joined;                                                                           \
+  } while (0)
+  FN_IVDEP
+  for (int64_t j = 0; extrema && j < cols; j++) {
+    const int a_empty = A(FN_COUNT) == 0, b_empty = B(FN_COUNT) == 0;
+    FN_JOIN_PLANE(FN_MIN, fn_extreme(a_FN_MIN, b_FN_MIN, 1));
+    FN_JOIN_PLANE(FN_MAX, fn_extreme(a_FN_MAX, b_FN_MAX, -1));
+  }
   FN_IVDEP
   for (int64_t j = 0; j < cols; j++) {
     const int a_empty = A(FN_COUNT) == 0, b_empty = B(FN_COUNT) == 0;
+    const double b_count = B(FN_COUNT), b_mean = B(FN_MEAN), b_var = B(FN_VAR), b_var_lo = B(FN_VAR_LO);
     double count = A(FN_COUNT), count_lo = A(FN_COUNT_LO), mean = A(FN_MEAN), mean_lo = A(FN_MEAN_LO);
     double var = A(FN_VAR), var_lo = A(FN_VAR_LO);
-    fn_add(&count, &count_lo, B(FN_COUNT));
+    fn_add(&count, &count_lo, b_count);
     fn_add(&count, &count_lo, B(FN_COUNT_LO));
-    const double b = B(FN_COUNT) / count, a = 1 - b; /* shares of the merged count */
-    const double delta = (B(FN_MEAN) - mean) + (B(FN_MEAN_LO) - mean_lo);
+    const double b = b_count / count, a = 1 - b; /* shares of the merged count */
+    const double delta = (b_mean - mean) + (B(FN_MEAN_LO) - mean_lo);
     const double between = (delta * a) * (delta * b);
-    const double step = (B(FN_VAR) - var) * b + ((B(FN_VAR_LO) - var_lo) * b + between);
+    const double step = (b_var - var) * b + ((b_var_lo - var_lo) * b + between);
     /* For infinite data, and for differences past the largest double: plain weighted sums. */
-    const double plain_mean = mean * a + B(FN_MEAN) * b, plain_var = (var * a + B(FN_VAR) * b) + between;
+    const double plain_mean = mean * a + b_mean * b, plain_var = (var * a + b_var * b) + between;
     fn_add(&mean, &mean_lo, delta * b);
     fn_add(&var, &var_lo, step);
-    FN_PICK(FN_COUNT, count);
-    FN_PICK(FN_COUNT_LO, count_lo);
-    FN_PICK(FN_MEAN, fn_finite(delta) ? mean : plain_mean);
-    FN_PICK(FN_MEAN_LO, fn_finite(delta) ? mean_lo : 0);
-    FN_PICK(FN_VAR, fn_finite(step) ? var : plain_var);
-    FN_PICK(FN_VAR_LO, fn_finite(step) ? var_lo : 0);
-    FN_PICK(FN_MIN, fn_lesser(A(FN_MIN), B(FN_MIN)));
-    FN_PICK(FN_MAX, fn_greater(A(FN_MAX), B(FN_MAX)));
+    FN_JOIN_PLANE(FN_MEAN, fn_finite(delta) ? mean : plain_mean);
+    FN_JOIN_PLANE(FN_MEAN_LO, fn_finite(delta) ? mean_lo : 0);
+    FN_JOIN_PLANE(FN_VAR, fn_finite(step) ? var : plain_var);
+    FN_JOIN_PLANE(FN_VAR_LO, fn_finite(step) ? var_lo : 0);
+    FN_JOIN_PLANE(FN_COUNT, count);
+    FN_JOIN_PLANE(FN_COUNT_LO, count_lo);
   }
-#undef FN_PICK
+#undef FN_JOIN_PLANE
 #undef A
 #undef B
 }
@@ -110,7 +119,7 @@ static void fn_finish(const fn_job *job, const double *state, int64_t stride, in
 static void fn_merge_slots(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
   const int64_t cols = job->inner.size;
   for (int64_t slot = lo; slot < hi; slot++)
-    fn_merge(scratch, cols, job->state + slot * cols, job->state_stride, cols);
+    fn_merge(scratch, cols, job->state + slot * cols, job->state_stride, cols, job->extrema);
 }
 
 static void fn_finish_columns(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
