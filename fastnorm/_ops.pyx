@@ -52,6 +52,10 @@ cdef extern from *:
     int fn_omp_max() noexcept nogil
 
 
+cdef extern from "<stdlib.h>":
+    void *aligned_alloc(size_t alignment, size_t size) noexcept nogil
+
+
 cdef extern from "kernels.h":
     enum:
         FN_CHUNK, FN_STRIP, FN_TALL, FN_WAVE, FN_TILE, FN_MAX_AXES, FN_PLANES
@@ -242,7 +246,7 @@ cdef int gather_crew(crew *team, const fn_job *job) except -1 nogil:
     team.threads = 1
     if work >= work_threshold:
         team.threads = <int>min(<int64_t>fn_thread_count(fn_omp_max()), max(<int64_t>1, work))
-    team.scratch = <char *>malloc(team.threads * FN_SCRATCH_BYTES)
+    team.scratch = <char *>aligned_alloc(64, team.threads * FN_SCRATCH_BYTES)
     if team.scratch == NULL:
         with gil:
             raise MemoryError(f"scratch for {team.threads} threads")

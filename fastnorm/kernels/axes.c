@@ -72,11 +72,12 @@ void fn_plan(fn_job *job, int ndim, const int64_t *shape, const int64_t *x, cons
   job->reduced_ndim = canonical(job->reduced, job->reduced_ndim);
   job->n = product(job->reduced, job->reduced_ndim);
 
+  /* Short rows go side by side; a norm takes even a single one as a column. */
   const fn_axis *kept = job->kept + job->kept_ndim - 1, *along = job->reduced + job->reduced_ndim - 1;
-  job->columns = job->kept_ndim > 0 &&
-                 (job->n < FN_SHORT || job->reduced_ndim == 0 || magnitude(kept->x) < magnitude(along->x));
+  const int across = job->kept_ndim > 0 && (job->reduced_ndim == 0 || magnitude(kept->x) < magnitude(along->x));
+  job->columns = across || (y ? job->n < FN_SHORT_NORM : job->n < FN_SHORT_SUM && job->kept_ndim > 0);
   job->inner = (fn_axis){1, 0, 0, 0};
-  if (job->columns) job->inner = job->kept[--job->kept_ndim];
+  if (job->columns && job->kept_ndim > 0) job->inner = job->kept[--job->kept_ndim];
   job->outer = product(job->kept, job->kept_ndim);
   job->chunk = fn_block_rows(job->inner.size);
   job->strip = FN_STRIP;

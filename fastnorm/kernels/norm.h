@@ -145,36 +145,73 @@ static void FN(quiet)(T *y, int64_t n) {
       FN_APPLY_LOOP(normalized);                                                                                       \
   } while (0)
 
+/* Stores that straddle cache lines cost double, so the middle goes by whole lines of y. The elements before the first and
+ * after the last of them lie in two vectors that overlap it; they are computed before anything is written. */
 #define FN_APPLY_LOOP(value)                                                                                           \
   do {                                                                                                                 \
-    FN_IVDEP                                                                                                           \
-    for (int64_t i = 0; i < n; i++) y[i] = (value);                                                                    \
+    enum { W = 64 / sizeof(T) };                                                                                       \
+    T head[W], tail[W];                                                                                                \
+    if (n < 8 * W) {                                                                                                   \
+      FN_IVDEP                                                                                                         \
+      for (int64_t i = 0; i < n; i++) y[i] = (value);                                                                  \
+      break;                                                                                                           \
+    }                                                                                                                  \
+    for (int64_t i = 0; i < W; i++) head[i] = (value);                                                                 \
+    for (int64_t l = 0; l < W; l++) {                                                                                  \
+      const int64_t i = n - W + l;                                                                                     \
+      tail[l] = (value);                                                                                               \
+    }                                                                                                                  \
+    for (int64_t line = (int64_t)((-(uintptr_t)y & 63) / sizeof(T)); line + W <= n; line += W) {                       \
+      FN_IVDEP                                                                                                         \
+      for (int l = 0; l < W; l++) {                                                                                    \
+        const int64_t i = line + l;                                                                                    \
+        y[i] = (value);                                                                                                \
+      }                                                                                                                \
+    }                                                                                                                  \
+    memcpy(y, head, sizeof head);                                                                                      \
+    memcpy(y + n - W, tail, sizeof tail);                                                                              \
   } while (0)
 
 /* ---- rows -------------------------------------------------------------------------------------------------------- */
 
-/* t[l] += x - m, q[l] += (x - m)^2 over 4 * FN_LANES elements: by fours in the compute type, from there in double. */
-#define FN_NORM_STEP(l, x0, x1, x2, x3)                                                                                \
-  do {                                                                                                                 \
-    const T a = (x0), b = (x1), c = (x2), d = (x3);                                                                    \
-    t[l] += (double)((a + b) + (c + d));                                                                               \
-    q[l] += (double)((a * a + b * b) + (c * c + d * d));                                                               \
-  } while (0)
+/* Sums over FN_LANES lanes of x - m and of its square. Four or eight differences are added in the compute type, their
+ * sums in double. */
+#define FN_SUM_4(d, k) ((d(k) + d((k) + 1)) + (d((k) + 2) + d((k) + 3)))
+#define FN_SQUARES_4(d, k)                                                                                             \
+  ((d(k) * d(k) + d((k) + 1) * d((k) + 1)) + (d((k) + 2) * d((k) + 2) + d((k) + 3) * d((k) + 3)))
+#define FN_FROM_ROW(k) (x[i + (k)*L + l] - m)
+#define FN_FROM_REST(k) (rest[(k)*L + l])
 
 static void FN(norm_sums)(const T *x, int64_t n, T m, double *restrict sums, double *restrict squares) {
   enum { L = FN_LANES };
-  double t[L] = {0}, q[L] = {0};
   int64_t i = 0;
-  for (; i + 4 * L <= n; i += 4 * L)
-    for (int l = 0; l < L; l++)
-      FN_NORM_STEP(l, x[i + l] - m, x[i + L + l] - m, x[i + 2 * L + l] - m, x[i + 3 * L + l] - m);
+  if (n >= 8 * L) {
+    double t[L] = {0}, q[L] = {0};
+    for (; i + 8 * L <= n; i += 8 * L)
+      for (int l = 0; l < L; l++) {
+        t[l] += (double)(FN_SUM_4(FN_FROM_ROW, 0) + FN_SUM_4(FN_FROM_ROW, 4));
+        q[l] += (double)(FN_SQUARES_4(FN_FROM_ROW, 0) + FN_SQUARES_4(FN_FROM_ROW, 4));
+      }
+    for (int l = 0; l < L; l++) sums[l] = t[l];
+    for (int l = 0; l < L; l++) squares[l] = q[l];
+  } else {
+    for (int l = 0; l < L; l++) sums[l] = squares[l] = 0;
+  }
+  if (i + 4 * L <= n) {
+    for (int l = 0; l < L; l++) {
+      sums[l] += (double)FN_SUM_4(FN_FROM_ROW, 0);
+      squares[l] += (double)FN_SQUARES_4(FN_FROM_ROW, 0);
+    }
+    i += 4 * L;
+  }
   if (i < n) {
     T rest[4 * L] = {0};
     for (int64_t l = 0; i + l < n; l++) rest[l] = x[i + l] - m;
-    for (int l = 0; l < L; l++) FN_NORM_STEP(l, rest[l], rest[L + l], rest[2 * L + l], rest[3 * L + l]);
+    for (int l = 0; l < L; l++) {
+      sums[l] += (double)FN_SUM_4(FN_FROM_REST, 0);
+      squares[l] += (double)FN_SQUARES_4(FN_FROM_REST, 0);
+    }
   }
-  for (int l = 0; l < L; l++) sums[l] = t[l];
-  for (int l = 0; l < L; l++) squares[l] = q[l];
 }
 
 /* Rows whose statistics are worked out together, so that lanes are folded and roots and divisions taken in packed code.
@@ -200,7 +237,7 @@ typedef struct {
       (totals)[r] = ((quarters[r][0] + quarters[r][2]) + (quarters[r][1] + quarters[r][3])) * (factor);                \
   } while (0)
 
-/* The averages of 4 * FN_LANES elements of each row, in four groups spread over it; n >= FN_SHORT. */
+/* The averages of 4 * FN_LANES elements of each row, in four groups spread over it; n >= FN_LANES. */
 static void FN(norm_guess)(FN(batch) *batch, int rows, int64_t n) {
   enum { L = FN_LANES };
   const int64_t step = (n - L) / 3;
