@@ -52,7 +52,7 @@ def real(name: str, value: Any, *, least: float | None = None) -> float:
     """`value` as a float that is not NaN and not below `least`."""
     expected = "a number" if least is None else f"a number >= {least:g}"
     try:
-        if isinstance(value, (str, bytes)) or isinstance(value, complex):
+        if isinstance(value, (str, bytes, complex)):
             raise TypeError
         number = float(value)
     except (TypeError, ValueError):
@@ -62,7 +62,7 @@ def real(name: str, value: Any, *, least: float | None = None) -> float:
     return number
 
 
-def float_dtype(name: str, value: Any) -> np.dtype | None:
+def float_dtype(name: str, value: Any) -> np.dtype[Any] | None:
     """None, or float32 or float64 in this machine's byte order."""
     if value is None:
         return None
@@ -72,37 +72,35 @@ def float_dtype(name: str, value: Any) -> np.dtype | None:
         raise TypeError(f"{name} must be float32, float64 or None, got {value!r}") from None
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"{name} must be float32, float64 or None, got {dtype}")
-    return dtype.newbyteorder("=")
+    return np.dtype(dtype.type)
 
 
 def normalized_axes(x: np.ndarray, normalized_shape: Any, weight: Any, axis: Any) -> tuple[int, ...]:
     """The axes that a layer norm reduces: `axis`, or as many trailing ones as the normalized shape has."""
-    if axis is not None:
-        found = axes("axis", axis, x.ndim)
-        assert found is not None
-        if not found:
-            raise ValueError("axis must name at least one axis, got ()")
+    named = axes("axis", axis, x.ndim)
+    if named == ():
+        raise ValueError("axis must name at least one axis, got ()")
     if normalized_shape is not None:
-        try:
-            shape = tuple(operator.index(n) for n in normalized_shape)
-        except TypeError:
-            try:
-                shape = (operator.index(normalized_shape),)
-            except TypeError:
-                raise TypeError(
-                    f"normalized_shape must be an int or a tuple of ints, got {normalized_shape!r}"
-                ) from None
-    elif axis is not None:
-        return found
+        source, shape = "normalized_shape", _sizes("normalized_shape", normalized_shape)
+    elif named is not None:
+        return named
+    elif weight is not None:
+        source, shape = "the shape of weight", np.shape(weight)
     else:
-        shape = np.shape(weight) if weight is not None else x.shape[-1:]
-    if axis is None:
-        found = tuple(range(x.ndim - len(shape), x.ndim))
+        source, shape = "the last axis", x.shape[-1:]
+    found = tuple(range(x.ndim - len(shape), x.ndim)) if named is None else named
     if not shape or len(shape) > x.ndim or shape != tuple(x.shape[a] for a in found):
-        source = "normalized_shape" if normalized_shape is not None else "the shape of weight"
-        where = "its trailing shape" if axis is None else f"its shape along axis {axis!r}"
-        raise ValueError(f"x has shape {x.shape}; expected {where} to be {source} {shape}, of at least one dimension")
+        where = "trailing axes" if named is None else f"axes {found}"
+        raise ValueError(f"x has shape {x.shape}; expected its {where} to have {source} {shape}, one axis at least")
     return found
+
+
+def _sizes(name: str, value: Any) -> tuple[int, ...]:
+    """An int or a sequence of ints as a tuple."""
+    try:
+        return tuple(operator.index(n) for n in (value if np.iterable(value) else (value,)))
+    except TypeError:
+        raise TypeError(f"{name} must be an int or a tuple of ints, got {value!r}") from None
 
 
 def parameter(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray | None:

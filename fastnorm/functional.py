@@ -1,7 +1,7 @@
 """Norms as functions: thin shape adapters over the kernels.
 
-Each function first hands its arguments to the door, which answers the common call; only what the door does not know goes
-through `_arguments` and back.
+Each function first hands its arguments to the door, which answers the common call; only what the door does not know
+goes through `_arguments` and back.
 """
 
 from typing import Any

@@ -1,13 +1,13 @@
 """Statistics of arrays in one pass over memory, and statistics that go on over a stream.
 
-The algorithm is Welford's in blocked form: blocks are summed in double about a guess of their mean and merged pairwise,
-so that neither large offsets nor long columns cost accuracy. Welford, "Note on a Method for Calculating Corrected Sums of
-Squares and Products", Technometrics 4 (1962); Chan, Golub, LeVeque, "Algorithms for Computing the Sample Variance",
-The American Statistician 37 (1983).
+The algorithm is Welford's in blocked form: blocks are summed in double about a guess of their mean and merged
+pairwise, so that neither large offsets nor long columns cost accuracy. Welford, "Note on a Method for Calculating
+Corrected Sums of Squares and Products", Technometrics 4 (1962); Chan, Golub, LeVeque, "Algorithms for Computing the
+Sample Variance", The American Statistician 37 (1983).
 """
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 
@@ -76,8 +76,8 @@ def mean(x: Any, axis: Any = None, *, keepdims: bool = False, dtype: Any = None)
     Examples
     --------
     >>> import numpy as np, fastnorm
-    >>> float(fastnorm.mean(np.full(100_000_000 // 1000, 0.1, dtype=np.float32))) == np.float32(0.1)
-    True
+    >>> fastnorm.mean(np.full(1_000_000, 0.1, dtype=np.float32))
+    np.float32(0.1)
     """
     return _reduce(x, axis, 0, keepdims, dtype, True, False, False)[0]
 
@@ -132,17 +132,11 @@ def _reduce(
     result = _ops.mean_var(x, axis, ddof, keepdims, dtype, want_mean, want_spread, root)
     if result is None:
         x = _arguments.array("x", x)
-        result = _ops.mean_var(
-            x,
-            _arguments.axes("axis", axis, x.ndim),
-            _arguments.real("ddof", ddof),
-            bool(keepdims),
-            _arguments.float_dtype("dtype", dtype),
-            want_mean,
-            want_spread,
-            root,
-        )
-    return result
+        axis = _arguments.axes("axis", axis, x.ndim)
+        ddof = _arguments.real("ddof", ddof)
+        dtype = _arguments.float_dtype("dtype", dtype)
+        result = _ops.mean_var(x, axis, ddof, bool(keepdims), dtype, want_mean, want_spread, root)
+    return cast("tuple[Any, Any]", result)
 
 
 def minmax(x: Any, axis: Any = None, *, keepdims: bool = False) -> tuple[Any, Any]:
@@ -179,17 +173,12 @@ def minmax(x: Any, axis: Any = None, *, keepdims: bool = False) -> tuple[Any, An
     result = _ops.minmax(x, axis, keepdims)
     if result is None:
         x = _arguments.array("x", x)
-        x = x if x.dtype.isnative else x.view()
-        axes = _arguments.axes("axis", axis, x.ndim)
-        _refuse_empty(x, axes)
-        result = _ops.minmax(x, axes, bool(keepdims))
-    return result
-
-
-def _refuse_empty(x: np.ndarray, axes: tuple[int, ...] | None) -> None:
-    reduced = range(x.ndim) if axes is None else axes
-    if any(x.shape[a] == 0 for a in reduced):
-        raise ValueError(f"x has shape {x.shape}; expected at least one element along axis {axes}")
+        axis = _arguments.axes("axis", axis, x.ndim)
+        reduced = x.shape if axis is None else [x.shape[a] for a in axis]
+        if 0 in reduced:
+            raise ValueError(f"x has shape {x.shape}; expected elements along axis {axis} to take the extrema of")
+        result = _ops.minmax(x, axis, bool(keepdims))
+    return cast("tuple[Any, Any]", result)
 
 
 def moments(x: Any, axis: Any = None, *, order: int = 2, minmax: bool = False) -> "Moments":
@@ -231,9 +220,9 @@ def moments(x: Any, axis: Any = None, *, order: int = 2, minmax: bool = False) -
 class Moments:
     """Mean and variance (and extrema) of a stream of arrays, in constant memory.
 
-    Statistics are kept in double precision and more; chunks may come in any number and be merged in any grouping. Where
-    C-contiguous chunks reduced along their first axis are cut at multiples of `block_rows`, the result has the same bytes
-    as that of the whole in one update.
+    Statistics are kept in double precision and more; chunks may come in any number and be merged in any grouping.
+    Where C-contiguous chunks reduced along their first axis are cut at multiples of `block_rows`, the result has the
+    same bytes as that of the whole in one update.
 
     Parameters
     ----------

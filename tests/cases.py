@@ -4,6 +4,7 @@ Values come from integers alone (no libm, no random generator of NumPy's), so di
 everywhere.
 """
 
+import contextlib
 import functools
 import hashlib
 import math
@@ -31,6 +32,16 @@ def supported_isas():
         except ValueError:
             pass
     return names
+
+
+@contextlib.contextmanager
+def threshold(change, n):
+    """Hold one of the thresholds in `_ops` at n, through the hook that sets it and returns the old one."""
+    old = change(n)
+    try:
+        yield
+    finally:
+        change(old)
 
 
 # ---- values

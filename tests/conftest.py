@@ -1,10 +1,8 @@
 """The fixtures that sweep dtype, instruction set and thread count."""
 
-import contextlib
-
 import numpy as np
 import pytest
-from cases import THREADS, supported_isas
+from cases import THREADS, supported_isas, threshold
 
 import fastnorm
 from fastnorm import _ops
@@ -23,25 +21,33 @@ def isa(request):
         yield request.param
 
 
-@contextlib.contextmanager
-def _work_threshold(n):
-    old = _ops.set_work_threshold(n)
-    try:
-        yield
-    finally:
-        _ops.set_work_threshold(old)
-
-
 @pytest.fixture
 def no_work_threshold():
     """Let every call, however small, use all the threads it may."""
-    with _work_threshold(0):
+    with threshold(_ops.set_work_threshold, 0):
         yield
+
+
+@pytest.fixture
+def no_stream_threshold():
+    """Write every output past the cache, however small."""
+    with threshold(_ops.set_stream_threshold, 0):
+        yield
+
+
+@pytest.fixture(params=["cached", "streamed"])
+def stores(request):
+    """Run the test with outputs written through the cache and past it."""
+    if request.param == "cached":
+        yield
+    else:
+        with threshold(_ops.set_stream_threshold, 0):
+            yield
 
 
 @pytest.fixture(params=THREADS)
 def num_threads(request):
     """Run the test on each of these thread counts, however small the work."""
-    with _work_threshold(0), fastnorm.threads(request.param):
+    with threshold(_ops.set_work_threshold, 0), fastnorm.threads(request.param):
         assert fastnorm.get_num_threads() == request.param
         yield request.param

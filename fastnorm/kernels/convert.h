@@ -54,6 +54,38 @@ static const T *FN(load)(const fn_job *job, const char *base, int64_t start, int
   return tile;
 }
 
+/* to[c][r] = from[r][c], by blocks of four by four where the compiler can shuffle vectors. */
+static void FN(turn)(T *restrict to, int64_t to_stride, const T *restrict from, int64_t from_stride, int64_t rows,
+                     int64_t cols) {
+  int64_t r = 0;
+#if FN_HAS_SHUFFLE
+  typedef T quad __attribute__((vector_size(4 * sizeof(T)), aligned(sizeof(T)), may_alias));
+#define FN_QUAD(base, stride, i, j) (*(quad *)(void *)((base) + (i) * (stride) + (j)))
+#define FN_SHUFFLE __builtin_shufflevector
+  for (; r + 4 <= rows; r += 4) {
+    int64_t c = 0;
+    for (; c + 4 <= cols; c += 4) {
+      const quad a0 = *(const quad *)(const void *)(from + r * from_stride + c);
+      const quad a1 = *(const quad *)(const void *)(from + (r + 1) * from_stride + c);
+      const quad a2 = *(const quad *)(const void *)(from + (r + 2) * from_stride + c);
+      const quad a3 = *(const quad *)(const void *)(from + (r + 3) * from_stride + c);
+      const quad lo01 = FN_SHUFFLE(a0, a1, 0, 4, 1, 5), hi01 = FN_SHUFFLE(a0, a1, 2, 6, 3, 7);
+      const quad lo23 = FN_SHUFFLE(a2, a3, 0, 4, 1, 5), hi23 = FN_SHUFFLE(a2, a3, 2, 6, 3, 7);
+      FN_QUAD(to, to_stride, c, r) = FN_SHUFFLE(lo01, lo23, 0, 1, 4, 5);
+      FN_QUAD(to, to_stride, c + 1, r) = FN_SHUFFLE(lo01, lo23, 2, 3, 6, 7);
+      FN_QUAD(to, to_stride, c + 2, r) = FN_SHUFFLE(hi01, hi23, 0, 1, 4, 5);
+      FN_QUAD(to, to_stride, c + 3, r) = FN_SHUFFLE(hi01, hi23, 2, 3, 6, 7);
+    }
+    for (; c < cols; c++)
+      for (int k = 0; k < 4; k++) to[c * to_stride + r + k] = from[(r + k) * from_stride + c];
+  }
+#undef FN_SHUFFLE
+#undef FN_QUAD
+#endif
+  for (; r < rows; r++)
+    for (int64_t c = 0; c < cols; c++) to[c * to_stride + r] = from[r * from_stride + c];
+}
+
 /* Rows start <= i < start + rows of the columns that begin at `base`: a pointer and, in `stride`, elements per row. */
 static const T *FN(load_columns)(const fn_job *job, const char *base, int64_t start, int64_t rows, int64_t cols, T *tile,
                                  int64_t *stride) {
@@ -63,6 +95,11 @@ static const T *FN(load_columns)(const fn_job *job, const char *base, int64_t st
     if (*stride * (int64_t)sizeof(T) == step) return (const T *)(const void *)(base + start * step);
   }
   *stride = cols;
+  const int64_t size = (int64_t)sizeof(T);
+  if (FN(native)(job) && job->reduced_ndim == 1 && job->reduced[0].x == size && job->inner.x % size == 0) {
+    FN(turn)(tile, cols, (const T *)(const void *)base + start, job->inner.x / size, cols, rows);
+    return tile;
+  }
   for (int64_t i = 0; i < rows; i++)
     FN(gather_run)(tile + i * cols, base + FN_OFFSET(job->reduced, job->reduced_ndim, start + i, x), cols,
                    job->inner.x, job->x_dtype, job->swapped);

@@ -26,6 +26,12 @@ static inline void fn_store_past_cache(char *to, const char *from) {
 }
 #endif
 
+#if defined(__has_builtin)
+#define FN_HAS_SHUFFLE __has_builtin(__builtin_shufflevector)
+#else
+#define FN_HAS_SHUFFLE 0
+#endif
+
 /* Copies to memory that won't be read again soon. The partial cache lines at the ends go the ordinary way. */
 static void fn_stream(char *to, const char *from, int64_t bytes) {
 #if defined(__x86_64__)

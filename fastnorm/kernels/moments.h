@@ -99,7 +99,14 @@ static void FN(careful_moments)(const T *x, int64_t stride, int64_t n, double sc
   *var = left > 0 ? left / (double)n : 0;
 }
 
-/* Sums about g become states. `x` is where the elements stand, for the columns whose sums say nothing. */
+/* Squares of doubles may vanish where differences do not. */
+static int FN(varies)(const T *x, int64_t stride, int64_t n) {
+  for (int64_t i = 1; FN_TYPE == FN_F64 && i < n; i++)
+    if (x[i * stride] != x[0]) return 1;
+  return 0;
+}
+
+/* Sums about g become states. `x` is where the elements stand, for the columns whose sums do not say enough. */
 static void FN(conclude)(const T *x, int64_t stride, int64_t n, int64_t cols, const double *restrict g,
                          const double *restrict s, const double *restrict q, double *state, int64_t state_stride) {
   const double down = 0x1p-520, up = 0x1p+520; /* squares of doubles so scaled can be summed over a chunk */
@@ -110,20 +117,21 @@ static void FN(conclude)(const T *x, int64_t stride, int64_t n, int64_t cols, co
     for (int64_t j = 0; j < cols; j++) state[plane * state_stride + j] = plane == FN_COUNT ? (double)n : 0;
   FN_IVDEP
   for (int64_t j = 0; j < cols; j++) {
-    double hi = g[j], lo = 0, t = s[j] / (double)n, left = q[j] - s[j] * t;
+    double hi = g[j], lo = 0, t = s[j] / (double)n, left = q[j] - s[j] * t, spread = left / (double)n;
     fn_add(&hi, &lo, t);
     mean[j] = hi;
     mean_lo[j] = lo;
-    var[j] = left > 0 ? left / (double)n : 0;
-    astray |= !fn_finite(left);
+    var[j] = left > 0 ? spread : 0;
+    astray |= !fn_finite(left) | (q[j] == 0);
   }
-  for (int64_t j = 0; astray && j < cols; j++)
-    if (!fn_finite(q[j] - s[j] * (s[j] / (double)n))) {
-      FN(careful_moments)(x + j, stride, n, down, mean + j, mean_lo + j, var + j);
-      mean[j] *= fn_finite(mean[j]) ? up : 1;
-      mean_lo[j] *= up;
-      var[j] = var[j] * up * up;
-    }
+  for (int64_t j = 0; astray && j < cols; j++) {
+    if (q[j] == 0) var[j] = FN(varies)(x + j, stride, n) ? FN_LEAST_VARIANCE : 0;
+    if (fn_finite(q[j] - s[j] * (s[j] / (double)n))) continue;
+    FN(careful_moments)(x + j, stride, n, down, mean + j, mean_lo + j, var + j);
+    mean[j] *= fn_finite(mean[j]) ? up : 1;
+    mean_lo[j] *= up;
+    var[j] = var[j] * up * up;
+  }
 }
 
 /* For the state of moments: the extrema of one chunk, as doubles. */

@@ -5,6 +5,9 @@
  * not grow with the number of chunks. Nothing here depends on the compute type.
  */
 
+/* What a variance too small for a double is rounded up to, so that only constants have a variance of 0. */
+#define FN_LEAST_VARIANCE 0x1p-1074
+
 static inline int fn_finite(double v) { return v - v == 0; }
 
 /* hi + lo += v. A result that is not finite carries no low part. */
@@ -57,7 +60,8 @@ static void fn_merge(double *into, int64_t into_stride, const double *from, int6
     fn_add(&count, &count_lo, B(FN_COUNT_LO));
     const double b = b_count / count, a = 1 - b; /* shares of the merged count */
     const double delta = (b_mean - mean) + (B(FN_MEAN_LO) - mean_lo);
-    const double between = (delta * a) * (delta * b);
+    const double apart = (delta * a) * (delta * b);
+    const double faint = delta != 0 ? FN_LEAST_VARIANCE : 0, between = apart == 0 ? faint : apart;
     const double step = (b_var - var) * b + ((b_var_lo - var_lo) * b + between);
     /* For infinite data, and for differences past the largest double: plain weighted sums. */
     const double plain_mean = mean * a + b_mean * b, plain_var = (var * a + b_var * b) + between;

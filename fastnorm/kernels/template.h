@@ -36,6 +36,9 @@
 #include "convert.h"
 #include "extrema.h"
 #include "moments.h"
+#include "norm_stats.h"
+#include "careful.h"
+#include "apply.h"
 #include "norm.h"
 #include "unstamp.h"
 
@@ -53,6 +56,9 @@
 #include "convert.h"
 #include "extrema.h"
 #include "moments.h"
+#include "norm_stats.h"
+#include "careful.h"
+#include "apply.h"
 #include "norm.h"
 #include "unstamp.h"
 

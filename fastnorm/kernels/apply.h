@@ -1,0 +1,224 @@
+/* y = ((x - mean) - mean_lo) * rstd * weight + bias, for rows and for strips of columns.
+ *
+ * The mean is kept as a rounded value and its residual until both are subtracted, so that a mean of 1e4 standard
+ * deviations costs no digits.
+ */
+
+/* What is applied to each of some rows or columns. A scale of NaN leaves it to the careful way. */
+typedef struct {
+  T center[FN_STRIP], center_lo[FN_STRIP], scale[FN_STRIP];
+  int with_lo, all; /* some residual is not 0; nothing is left to the careful way */
+} FN(params);
+
+/* Means, in two parts, and variances become parameters; all three may be turned into them in place. A residual of less
+ * than half a rounding error of y is left out. A variance of exactly 0 is that of a constant; squares summed in double
+ * lose nothing above 2^-960. */
+static void FN(fill_params)(const double *mean, const double *mean_lo, const double *var, int64_t count, double eps,
+                            FN(params) *to) {
+  T *center = to->center, *center_lo = to->center_lo, *scale = to->scale;
+  const double none = __builtin_nan("");
+  FN_IVDEP
+  for (int64_t j = 0; j < count; j++) {
+    const double square = var[j] + eps, inverse = 1 / sqrt(square), reciprocal = square == 0 ? 0 : inverse;
+    const T c = (T)(mean[j] + mean_lo[j]), lo = (T)((mean[j] - (double)c) + mean_lo[j]);
+    double held = square > 0x1p-960 ? inverse : none;
+    held = inverse >= FN_LEAST_SCALE ? held : none;
+    held = inverse <= FN_MOST_SCALE ? held : none;
+    held = fabs((double)c) <= FN_LARGE ? held : none;
+    held = square == 0 ? 0 : held;
+    center[j] = c;
+    center_lo[j] = fabs((double)lo) * reciprocal < FN_EPS / 4 ? 0 : lo;
+    scale[j] = (T)held;
+  }
+  int with_lo = 0, all = 1;
+  for (int64_t j = 0; j < count; j++) with_lo |= center_lo[j] != 0;
+  for (int64_t j = 0; j < count; j++) all &= scale[j] == scale[j];
+  to->with_lo = with_lo;
+  to->all = all;
+}
+
+/* Only infinite or NaN parameters can make a NaN of a normalized value; its sign then is the processor's choice. */
+static int FN(needs_quiet)(const fn_job *job) {
+  const T *lists[2] = {job->weight, job->bias};
+  int special = 0;
+  for (int k = 0; k < 2; k++)
+    for (int64_t i = 0; lists[k] && i < job->n; i++) special |= !(lists[k][i] - lists[k][i] == 0);
+  return special;
+}
+
+static void FN(quiet)(T *y, int64_t n) {
+  for (int64_t i = 0; i < n; i++) y[i] = y[i] == y[i] ? y[i] : (T)__builtin_nan("");
+}
+
+/* y[i] for i < n. y may be x. `weight` and `bias` are expressions, as are the others. */
+#define FN_APPLY(with_lo, with_weight, with_bias, hi, lo, scale, weight, bias)                                         \
+  do {                                                                                                                 \
+    if (with_lo)                                                                                                       \
+      FN_APPLY_AFFINE(((x[i] - (hi)) - (lo)) * (scale), with_weight, with_bias, weight, bias);                         \
+    else                                                                                                               \
+      FN_APPLY_AFFINE((x[i] - (hi)) * (scale), with_weight, with_bias, weight, bias);                                  \
+  } while (0)
+
+#define FN_APPLY_AFFINE(normalized, with_weight, with_bias, weight, bias)                                              \
+  do {                                                                                                                 \
+    if ((with_weight) && (with_bias))                                                                                  \
+      FN_APPLY_LOOP((normalized) * (weight) + (bias));                                                                 \
+    else if (with_weight)                                                                                              \
+      FN_APPLY_LOOP((normalized) * (weight));                                                                          \
+    else if (with_bias)                                                                                                \
+      FN_APPLY_LOOP((normalized) + (bias));                                                                            \
+    else                                                                                                               \
+      FN_APPLY_LOOP(normalized);                                                                                       \
+  } while (0)
+
+/* Stores that straddle cache lines cost double, so the middle goes by whole lines of y. The elements before the first and
+ * after the last of them lie in two vectors that overlap it; they are computed before anything is written. */
+#define FN_APPLY_LOOP(value)                                                                                           \
+  do {                                                                                                                 \
+    enum { W = 64 / sizeof(T) };                                                                                       \
+    T head[W], tail[W];                                                                                                \
+    if (n < 8 * W) {                                                                                                   \
+      FN_IVDEP                                                                                                         \
+      for (int64_t i = 0; i < n; i++) y[i] = (value);                                                                  \
+      break;                                                                                                           \
+    }                                                                                                                  \
+    for (int64_t i = 0; i < W; i++) head[i] = (value);                                                                 \
+    for (int64_t l = 0; l < W; l++) {                                                                                  \
+      const int64_t i = n - W + l;                                                                                     \
+      tail[l] = (value);                                                                                               \
+    }                                                                                                                  \
+    for (int64_t line = (int64_t)((-(uintptr_t)y & 63) / sizeof(T)); line + W <= n; line += W) {                       \
+      FN_IVDEP                                                                                                         \
+      for (int l = 0; l < W; l++) {                                                                                    \
+        const int64_t i = line + l;                                                                                    \
+        y[i] = (value);                                                                                                \
+      }                                                                                                                \
+    }                                                                                                                  \
+    memcpy(y, head, sizeof head);                                                                                      \
+    memcpy(y + n - W, tail, sizeof tail);                                                                              \
+  } while (0)
+
+/* Parameters from the states of columns j, a `step` of doubles apart. */
+static void FN(params_of)(const fn_job *job, const double *state, int64_t stride, int64_t step, int64_t cols,
+                          FN(params) *params) {
+  double mean[FN_STRIP], mean_lo[FN_STRIP], var[FN_STRIP];
+  for (int64_t j = 0; j < cols; j++) {
+    mean[j] = state[FN_MEAN * stride + j * step];
+    mean_lo[j] = state[FN_MEAN_LO * stride + j * step];
+    var[j] = fn_variance(state + j * step, stride, job->ddof);
+  }
+  FN(fill_params)(mean, mean_lo, var, cols, job->eps, params);
+}
+
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
+
+/* Applies the parameters of row r to n elements. */
+static inline void FN(apply_row)(T *y, const T *x, const T *weight, const T *bias, int64_t n, const FN(params) *params,
+                                 int r) {
+  const T hi = params->center[r], lo = params->center_lo[r], scale = params->scale[r];
+  FN_APPLY(lo != 0, weight, bias, hi, lo, scale, weight[i], bias[i]);
+}
+
+/* Does the row of y that is worked on, with its weight and bias, lie in one piece? */
+static inline int FN(y_is_plain)(const fn_job *job) {
+  const fn_axis *along = job->reduced;
+  return job->aligned && (job->n == 1 || (job->reduced_ndim == 1 && along->y == (int64_t)sizeof(T) &&
+                                          (along->p == 1 || !(job->weight || job->bias))));
+}
+
+/* Applies parameters to `n` loaded elements of a row, number `start` on. */
+static void FN(apply_run)(const fn_job *job, const T *x, char *y_base, int64_t start, int64_t n,
+                          const FN(params) *params, int r, int quiet, T *tile) {
+  const T *weight = job->weight ? (const T *)job->weight + start : NULL;
+  const T *bias = job->bias ? (const T *)job->bias + start : NULL;
+  if (FN(y_is_plain)(job)) {
+    T *y = (T *)(void *)y_base + start;
+    for (int64_t i = 0; i < n; i += job->stream ? FN_TILE : n) {
+      const int64_t count = job->stream && n - i > FN_TILE ? FN_TILE : n - i;
+      T *to = job->stream ? tile : y + i;
+      FN(apply_row)(to, x + i, weight ? weight + i : NULL, bias ? bias + i : NULL, count, params, r);
+      if (quiet) FN(quiet)(to, count);
+      if (job->stream) fn_stream((char *)(y + i), (const char *)tile, count * (int64_t)sizeof(T));
+    }
+    return;
+  }
+  FN(apply_row)(tile, x, NULL, NULL, n, params, r);
+  for (int64_t at = 0; (weight || bias) && at < n;) {
+    const fn_axis *axes = job->reduced;
+    const fn_run run = fn_next_run(axes, job->reduced_ndim, start + at, n - at, offsetof(fn_axis, p));
+    const int64_t step = axes[job->reduced_ndim - 1].p;
+    const T *w = (const T *)job->weight + run.offset, *b = (const T *)job->bias + run.offset;
+    for (int64_t i = 0; weight && i < run.count; i++) tile[at + i] *= w[i * step];
+    for (int64_t i = 0; bias && i < run.count; i++) tile[at + i] += b[i * step];
+    at += run.count;
+  }
+  if (quiet) FN(quiet)(tile, n);
+  FN(store)(job, y_base, start, n, tile);
+}
+
+/* ---- columns ----------------------------------------------------------------------------------------------------- */
+
+/* One row of a strip, from column `from` on. */
+static inline void FN(apply_across)(T *y, const T *x, int64_t n, const FN(params) *params, int64_t from,
+                                    const T *weight, const T *bias) {
+  const T *hi = params->center + from, *lo = params->center_lo + from, *scale = params->scale + from;
+  const T w = weight ? *weight : 1, b = bias ? *bias : 0;
+  FN_APPLY(params->with_lo, weight, bias, hi[i], lo[i], scale[i], w, b);
+}
+
+/* Dense rows without an affine part follow each other as one run, worked on several rows at a time. */
+static void FN(apply_dense)(const T *x, T *y, int64_t n, int64_t cols, FN(params) *params, int stream, T *tile) {
+  const int64_t wide = cols * fn_group_rows(cols), block = stream ? FN_TILE / wide * wide : n;
+  for (int64_t j = cols; j < wide; j++) {
+    params->center[j] = params->center[j - cols];
+    params->center_lo[j] = params->center_lo[j - cols];
+    params->scale[j] = params->scale[j - cols];
+  }
+  for (int64_t start = 0; start < n; start += block) {
+    const int64_t end = n - start < block ? n : start + block;
+    T *to = stream ? tile : y + start;
+    for (int64_t i = start; i < end; i += wide)
+      FN(apply_across)(to + (i - start), x + i, end - i < wide ? end - i : wide, params, 0, NULL, NULL);
+    if (stream) fn_stream((char *)(y + start), (const char *)tile, (end - start) * (int64_t)sizeof(T));
+  }
+}
+
+/* Rows start <= i < start + rows of a strip whose first column begins at y_base. `x` was loaded. */
+static void FN(apply_strip)(const fn_job *job, const T *x, int64_t stride, char *y_base, int64_t start, int64_t rows,
+                            int64_t cols, FN(params) *params, int quiet, T *tile) {
+  const int64_t size = (int64_t)sizeof(T), y_step = job->reduced_ndim == 1 ? job->reduced[0].y : 0;
+  const int in_line = job->aligned && job->inner.y == size;
+  const T *weight = job->weight, *bias = job->bias;
+  if (in_line && stride == cols && y_step == cols * size && params->all && !weight && !bias) {
+    FN(apply_dense)(x, (T *)(void *)(y_base + start * y_step), rows * cols, cols, params, job->stream, tile);
+    return;
+  }
+  /* Short rows that follow each other in memory: normalized side by side in the tile, then turned back. */
+  const int turned = params->all && job->aligned && job->reduced_ndim == 1 && y_step == size &&
+                     job->inner.y == rows * size && 2 * rows * cols + FN_STRIP <= FN_CHUNK;
+  T *side_by_side = tile + FN_STRIP;
+  for (int64_t i = 0; i < rows; i++) {
+    const int64_t p = FN_OFFSET(job->reduced, job->reduced_ndim, start + i, p);
+    char *to = y_base + FN_OFFSET(job->reduced, job->reduced_ndim, start + i, y);
+    for (int64_t j = 0, end; j < cols; j = end) { /* columns that are not left to the careful way */
+      end = params->all ? cols : j + 1;
+      if (params->scale[j] != params->scale[j]) continue;
+      char *at = to + j * job->inner.y;
+      const int direct = in_line && !job->stream;
+      T *y = turned ? side_by_side + i * cols : direct ? (T *)(void *)at : tile;
+      FN(apply_across)(y, x + i * stride + j, end - j, params, j, weight ? weight + p : NULL, bias ? bias + p : NULL);
+      if (quiet) FN(quiet)(y, end - j);
+      if (turned || direct) continue;
+      if (in_line)
+        fn_stream(at, (const char *)tile, (end - j) * size);
+      else
+        FN(scatter_run)(at, tile, end - j, job->inner.y);
+    }
+  }
+  if (turned) {
+    T *y = job->stream ? side_by_side + rows * cols : (T *)(void *)y_base;
+    FN(turn)(y, rows, side_by_side, cols, rows, cols);
+    if (job->stream) fn_stream(y_base, (const char *)y, rows * cols * size);
+  }
+}
+

@@ -1,0 +1,167 @@
+/* Statistics of what fits a cache, for norms: guess, sum and verify as in moments.h, but with differences and their squares
+ * taken in the compute type, four or eight at a time, and only their sums in double.
+ */
+
+/* Of some rows or columns: the guess g of each mean, the means of x - g and of (x - g)^2, and what follows from them. */
+typedef struct {
+  T guess[FN_STRIP];
+  double correction[FN_STRIP], square[FN_STRIP];
+  double mean[FN_STRIP], var[FN_STRIP];
+} FN(stats);
+
+/* Adds the correction to the guesses that missed the mean by more than a standard deviation; returns whether any did. */
+static int FN(guess_again)(FN(stats) *stats, int64_t count) {
+  int missed = 0;
+  for (int64_t j = 0; j < count; j++)
+    missed |= stats->correction[j] * stats->correction[j] > 0.5 * stats->square[j];
+  for (int64_t j = 0; missed && j < count; j++)
+    if (stats->correction[j] * stats->correction[j] > 0.5 * stats->square[j])
+      stats->guess[j] = (T)((double)stats->guess[j] + stats->correction[j]);
+  return missed;
+}
+
+/* What the compute type could not sum gets a variance of NaN, which leads to the careful way. */
+static void FN(settle)(const fn_job *job, FN(stats) *stats, int64_t count) {
+  const double freedom = (double)job->n - job->ddof, none = __builtin_nan("");
+  const double unbias = job->ddof == 0 ? 1 : freedom > 0 ? (double)job->n / freedom : none;
+  const double *correction = stats->correction, *square = stats->square;
+  FN_IVDEP
+  for (int64_t j = 0; j < count; j++) {
+    const double left = square[j] - correction[j] * correction[j], var = (left > 0 ? left : 0) * unbias;
+    const double summed = fn_finite(square[j]) ? var : none;
+    stats->mean[j] = (double)stats->guess[j];
+    stats->var[j] = square[j] + job->eps > FN_LEAST_SQUARE ? summed : none;
+  }
+}
+
+/* The statistics of entry j go to p, unless the careful way does that. */
+static inline void FN(save)(const fn_job *job, const FN(stats) *stats, int64_t j, int64_t p) {
+  if (job->mean) fn_put(job->mean, job->out_dtype, p, stats->mean[j] + stats->correction[j]);
+  if (job->spread) fn_put(job->spread, job->out_dtype, p, fn_spread(job, stats->var[j]));
+}
+
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
+
+/* Sums over FN_LANES lanes of x - m and of its square. Four or eight differences are added in the compute type, their
+ * sums in double. */
+#define FN_SUM_4(d, k) ((d(k) + d((k) + 1)) + (d((k) + 2) + d((k) + 3)))
+#define FN_SQUARES_4(d, k)                                                                                             \
+  ((d(k) * d(k) + d((k) + 1) * d((k) + 1)) + (d((k) + 2) * d((k) + 2) + d((k) + 3) * d((k) + 3)))
+#define FN_FROM_ROW(k) (x[i + (k)*L + l] - m)
+#define FN_FROM_REST(k) (rest[(k)*L + l])
+
+static void FN(norm_sums)(const T *x, int64_t n, T m, double *restrict sums, double *restrict squares) {
+  enum { L = FN_LANES };
+  int64_t i = 0;
+  if (n >= 8 * L) {
+    double t[L] = {0}, q[L] = {0};
+    for (; i + 8 * L <= n; i += 8 * L)
+      for (int l = 0; l < L; l++) {
+        t[l] += (double)(FN_SUM_4(FN_FROM_ROW, 0) + FN_SUM_4(FN_FROM_ROW, 4));
+        q[l] += (double)(FN_SQUARES_4(FN_FROM_ROW, 0) + FN_SQUARES_4(FN_FROM_ROW, 4));
+      }
+    for (int l = 0; l < L; l++) sums[l] = t[l];
+    for (int l = 0; l < L; l++) squares[l] = q[l];
+  } else {
+    for (int l = 0; l < L; l++) sums[l] = squares[l] = 0;
+  }
+  if (i + 4 * L <= n) {
+    for (int l = 0; l < L; l++) {
+      sums[l] += (double)FN_SUM_4(FN_FROM_ROW, 0);
+      squares[l] += (double)FN_SQUARES_4(FN_FROM_ROW, 0);
+    }
+    i += 4 * L;
+  }
+  if (i < n) {
+    T rest[4 * L] = {0};
+    for (int64_t l = 0; i + l < n; l++) rest[l] = x[i + l] - m;
+    for (int l = 0; l < L; l++) {
+      sums[l] += (double)FN_SUM_4(FN_FROM_REST, 0);
+      squares[l] += (double)FN_SQUARES_4(FN_FROM_REST, 0);
+    }
+  }
+}
+
+/* Rows that are worked on together, so that lanes are folded and roots and divisions taken in packed code. */
+enum { FN(BATCH) = 16 };
+
+/* totals[r] = factor * the sum of row r of lanes. */
+#define FN_FOLD_LANES(type, lanes, rows, totals, factor)                                                               \
+  do {                                                                                                                 \
+    type quarters[FN(BATCH)][4];                                                                                       \
+    for (int r = 0; r < (rows); r++)                                                                                   \
+      for (int l = 0; l < 4; l++)                                                                                      \
+        quarters[r][l] = ((lanes)[r][l] + (lanes)[r][l + 8]) + ((lanes)[r][l + 4] + (lanes)[r][l + 12]);               \
+    for (int r = 0; r < (rows); r++)                                                                                   \
+      (totals)[r] = ((quarters[r][0] + quarters[r][2]) + (quarters[r][1] + quarters[r][3])) * (factor);                \
+  } while (0)
+
+/* The averages of 4 * FN_LANES elements of each row, in four groups spread over it; n >= FN_LANES. */
+static void FN(guess_rows)(const T *const *rows, int count, int64_t n, T *guess) {
+  enum { L = FN_LANES };
+  const int64_t step = (n - L) / 3;
+  T lanes[FN(BATCH)][L];
+  for (int r = 0; r < count; r++) {
+    const T *x = rows[r];
+    for (int l = 0; l < L; l++) lanes[r][l] = (x[l] + x[step + l]) + (x[2 * step + l] + x[3 * step + l]);
+  }
+  FN_FOLD_LANES(T, lanes, count, guess, (T)(1.0 / (4 * L)));
+}
+
+static void FN(stats_of_rows)(const fn_job *job, const T *const *rows, int count, FN(stats) *stats) {
+  const double part = 1 / (double)job->n;
+  double sums[FN(BATCH)][FN_LANES], squares[FN(BATCH)][FN_LANES];
+  FN(guess_rows)(rows, count, job->n, stats->guess);
+  for (int visit = 0; visit < 2; visit++) {
+    for (int r = 0; r < count; r++) FN(norm_sums)(rows[r], job->n, stats->guess[r], sums[r], squares[r]);
+    FN_FOLD_LANES(double, sums, count, stats->correction, part);
+    FN_FOLD_LANES(double, squares, count, stats->square, part);
+    if (visit || !FN(guess_again)(stats, count)) break;
+  }
+  FN(settle)(job, stats, count);
+}
+
+/* ---- columns ----------------------------------------------------------------------------------------------------- */
+
+#define FN_FROM_COLUMN(k) (x[(k)*stride + j] - g[j])
+
+/* Sums over n rows of x - g and of its square. */
+static void FN(sums_across)(const T *x, int64_t stride, int64_t n, int64_t cols, const T *restrict g,
+                            double *restrict sums, double *restrict squares) {
+  int64_t i = 0;
+  for (int64_t j = 0; j < cols; j++) sums[j] = squares[j] = 0;
+  for (; i + 4 <= n; i += 4, x += 4 * stride)
+    for (int64_t j = 0; j < cols; j++) {
+      sums[j] += (double)FN_SUM_4(FN_FROM_COLUMN, 0);
+      squares[j] += (double)FN_SQUARES_4(FN_FROM_COLUMN, 0);
+    }
+  for (; i < n; i++, x += stride)
+    for (int64_t j = 0; j < cols; j++) {
+      sums[j] += (double)FN_FROM_COLUMN(0);
+      squares[j] += (double)(FN_FROM_COLUMN(0) * FN_FROM_COLUMN(0));
+    }
+}
+
+/* The averages of a power of two of rows, so that the guess of a constant is exact. */
+static void FN(guess_across)(const T *x, int64_t stride, int64_t n, int64_t cols, T *restrict guess) {
+  const int64_t sample = FN(sample_size)(n, 16), step = n / sample * stride;
+  for (int64_t j = 0; j < cols; j++) guess[j] = 0;
+  int64_t i = 0;
+  for (; i + 4 <= sample; i += 4, x += 4 * step)
+    for (int64_t j = 0; j < cols; j++) guess[j] += (x[j] + x[step + j]) + (x[2 * step + j] + x[3 * step + j]);
+  for (; i < sample; i++, x += step)
+    for (int64_t j = 0; j < cols; j++) guess[j] += x[j];
+  for (int64_t j = 0; j < cols; j++) guess[j] /= (T)sample;
+}
+
+static void FN(stats_of_columns)(const fn_job *job, const T *x, int64_t stride, int64_t cols, FN(stats) *stats) {
+  const double part = 1 / (double)job->n;
+  FN(guess_across)(x, stride, job->n, cols, stats->guess);
+  for (int visit = 0; visit < 2; visit++) {
+    FN(sums_across)(x, stride, job->n, cols, stats->guess, stats->correction, stats->square);
+    for (int64_t j = 0; j < cols; j++) stats->correction[j] *= part;
+    for (int64_t j = 0; j < cols; j++) stats->square[j] *= part;
+    if (visit || !FN(guess_again)(stats, cols)) break;
+  }
+  FN(settle)(job, stats, cols);
+}
