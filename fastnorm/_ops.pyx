@@ -58,7 +58,7 @@ cdef extern from "<stdlib.h>":
 
 cdef extern from "kernels.h":
     enum:
-        FN_CHUNK, FN_STRIP, FN_SHORT_NORM, FN_TALL, FN_WAVE, FN_TILE, FN_MAX_AXES, FN_PLANES
+        FN_CHUNK, FN_STRIP, FN_SHORT, FN_TALL, FN_WAVE, FN_TILE, FN_MAX_AXES, FN_PLANES
         FN_F32, FN_F64, FN_I8, FN_U8, FN_I16, FN_U16, FN_I32, FN_U32, FN_I64, FN_U64
         FN_VARIANCE, FN_DEVIATION, FN_RECIPROCAL
     size_t FN_SCRATCH_BYTES
@@ -329,7 +329,7 @@ cdef int share_norm(fn_job *job, crew *team) except -1 nogil:
     if not job.columns and job.n <= FN_CHUNK:
         share(table.norm_rows[job.dtype], job, 0, job.outer, job.n, team)
     elif job.columns and job.n <= FN_TALL:
-        strip = FN_STRIP // 4 if job.n < FN_SHORT_NORM else FN_STRIP
+        strip = FN_STRIP // 4 if job.n < FN_SHORT else FN_STRIP
         while strip > 16 and strip * job.n > FN_CHUNK - FN_STRIP:
             strip //= 2
         job.strip = strip

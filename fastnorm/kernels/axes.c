@@ -75,7 +75,7 @@ void fn_plan(fn_job *job, int ndim, const int64_t *shape, const int64_t *x, cons
   /* Short rows go side by side; a norm takes even a single one as a column. */
   const fn_axis *kept = job->kept + job->kept_ndim - 1, *along = job->reduced + job->reduced_ndim - 1;
   const int across = job->kept_ndim > 0 && (job->reduced_ndim == 0 || magnitude(kept->x) < magnitude(along->x));
-  job->columns = across || (y ? job->n < FN_SHORT_NORM : job->n < FN_SHORT_SUM && job->kept_ndim > 0);
+  job->columns = across || (job->n < FN_SHORT && (y || job->kept_ndim > 0));
   job->inner = (fn_axis){1, 0, 0, 0};
   if (job->columns && job->kept_ndim > 0) job->inner = job->kept[--job->kept_ndim];
   job->outer = product(job->kept, job->kept_ndim);

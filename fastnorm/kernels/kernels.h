@@ -14,8 +14,7 @@
 enum {
   FN_CHUNK = 32768, /* elements summed about one provisional mean: what threads share and folds merge */
   FN_STRIP = 512,   /* columns that are worked on together */
-  FN_SHORT_SUM = 64,  /* rows shorter than this are summed side by side, as columns */
-  FN_SHORT_NORM = 16, /* rows shorter than this are normalized side by side, as columns */
+  FN_SHORT = 64,    /* rows shorter than this are worked on side by side, as columns */
   FN_TALL = 2048    /* columns longer than this are read twice by a norm: once for statistics, once to apply them */
 };
 
