@@ -93,6 +93,7 @@ cdef extern from "kernels.h":
         fn_kernel *norm_careful_only
         fn_kernel *apply_rows
         fn_kernel *apply_columns
+        fn_kernel begin_columns
         fn_kernel merge_slots
         fn_kernel finish_columns
         fn_kernel *extrema_rows
@@ -286,8 +287,8 @@ cdef inline int64_t parts(int64_t whole, int64_t part) noexcept nogil:
 cdef int share_moments(const fn_job *job, crew *team) except -1 nogil:
     """Statistics of every kept index. Long columns that are few are shared chunk by chunk, in waves."""
     cdef int64_t chunks = parts(job.n, job.chunk), cols = job.inner.size, units = job.outer * parts(cols, job.strip)
-    cdef int64_t slots, outer, count, j, plane, p
-    cdef fn_job wave
+    cdef int64_t slots, outer, count
+    cdef fn_job whole, wave
     cdef double *running
     if team.threads == 1 or chunks <= 1 or units >= 2 * team.threads:
         share((team.table.moments_columns if job.columns else team.table.moments_rows)[job.dtype], job, 0, units,
@@ -298,26 +299,20 @@ cdef int share_moments(const fn_job *job, crew *team) except -1 nogil:
     if running == NULL:
         with gil:
             raise MemoryError(f"states of {slots} chunks")
+    whole = job[0]
     wave = job[0]
     wave.state = running + FN_PLANES * cols
     wave.state_stride = slots * cols
     for outer in range(job.outer):
-        wave.index = outer
-        for plane in range(FN_PLANES):
-            for j in range(cols):
-                p = job.p + j * job.inner.p
-                running[plane * cols + j] = job.state[plane * job.state_stride + p] if job.resume else 0
+        whole.index = wave.index = outer
         wave.first = 0
+        run(team.table.begin_columns, &whole, 0, cols, running)
         while wave.first < chunks:
             count = min(slots, chunks - wave.first)
             share(team.table.moments_chunks[job.dtype], &wave, wave.first, wave.first + count, job.chunk * cols, team)
             run(team.table.merge_slots, &wave, 0, count, running)
             wave.first += count
-        wave.state = job.state
-        wave.state_stride = job.state_stride
-        run(team.table.finish_columns, &wave, 0, cols, running)
-        wave.state = running + FN_PLANES * cols
-        wave.state_stride = slots * cols
+        run(team.table.finish_columns, &whole, 0, cols, running)
     free(running)
     return 0
 

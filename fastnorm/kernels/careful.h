@@ -42,9 +42,7 @@ static double FN(prescale)(const fn_job *job, const char *base, T *tile) {
 /* y = normalized x, and the statistics at p. */
 static void FN(norm_careful)(const fn_job *job, const char *x_base, char *y_base, int64_t p, T *tile) {
   const double pre = FN(prescale)(job, x_base, tile);
-  double state[FN_PLANES], part[FN_PLANES];
-  fn_clear(state, 1, 1);
-  fn_clear(part, 1, 1);
+  double state[FN_PLANES] = {0}, part[FN_PLANES] = {0};
   for (int64_t start = 0; start < job->n; start += FN_CHUNK) {
     const int64_t count = job->n - start < FN_CHUNK ? job->n - start : FN_CHUNK;
     part[FN_COUNT] = (double)count;

@@ -230,9 +230,7 @@ static void FN(whole)(const fn_job *job, int64_t outer, int64_t j, int64_t cols,
   double *state = (double *)(tile + FN_CHUNK), *part = state + FN_PLANES * FN_STRIP;
   const char *base = job->x + FN_OFFSET(job->kept, job->kept_ndim, outer, x) + j * job->inner.x;
   const int64_t p = job->p + FN_OFFSET(job->kept, job->kept_ndim, outer, p) + j * job->inner.p;
-  for (int plane = 0; plane < FN_PLANES; plane++)
-    for (int64_t c = 0; c < cols; c++)
-      state[plane * FN_STRIP + c] = job->resume ? job->state[plane * job->state_stride + p + c * job->inner.p] : 0;
+  fn_begin(job, state, FN_STRIP, cols, p, job->inner.p);
   for (int64_t start = 0; start < job->n; start += job->chunk) {
     FN(chunk)(job, base, start, job->n - start < job->chunk ? job->n - start : job->chunk, cols, tile, part, FN_STRIP);
     fn_merge(state, FN_STRIP, part, FN_STRIP, cols, job->extrema);

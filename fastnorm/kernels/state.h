@@ -79,8 +79,11 @@ static void fn_merge(double *into, int64_t into_stride, const double *from, int6
 #undef B
 }
 
-static void fn_clear(double *state, int64_t stride, int64_t cols) {
-  for (int plane = 0; plane < FN_PLANES; plane++) memset(state + plane * stride, 0, (size_t)cols * sizeof *state);
+/* Empty states, or with `resume` those that stand `step` apart from index p on in job->state. */
+static void fn_begin(const fn_job *job, double *state, int64_t stride, int64_t cols, int64_t p, int64_t step) {
+  for (int plane = 0; plane < FN_PLANES; plane++)
+    for (int64_t j = 0; j < cols; j++)
+      state[plane * stride + j] = job->resume ? job->state[plane * job->state_stride + p + j * step] : 0;
 }
 
 static inline double fn_quiet(double v) { return v == v ? v : __builtin_nan(""); }
@@ -120,6 +123,11 @@ static void fn_finish(const fn_job *job, const double *state, int64_t stride, in
   }
 }
 
+static void fn_begin_columns(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
+  const int64_t p = job->p + FN_OFFSET(job->kept, job->kept_ndim, job->index, p);
+  fn_begin(job, (double *)scratch + lo, job->inner.size, hi - lo, p + lo * job->inner.p, job->inner.p);
+}
+
 static void fn_merge_slots(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
   const int64_t cols = job->inner.size;
   for (int64_t slot = lo; slot < hi; slot++)
@@ -127,7 +135,6 @@ static void fn_merge_slots(const fn_job *job, int64_t lo, int64_t hi, void *scra
 }
 
 static void fn_finish_columns(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
-  const double *state = scratch;
-  const int64_t base = job->p + FN_OFFSET(job->kept, job->kept_ndim, job->index, p);
-  fn_finish(job, state + lo, job->inner.size, hi - lo, base + lo * job->inner.p, job->inner.p);
+  const int64_t p = job->p + FN_OFFSET(job->kept, job->kept_ndim, job->index, p);
+  fn_finish(job, (double *)scratch + lo, job->inner.size, hi - lo, p + lo * job->inner.p, job->inner.p);
 }
