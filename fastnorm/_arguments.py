@@ -111,7 +111,7 @@ def parameter(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) ->
     if values.shape != shape:
         raise ValueError(f"{name} has shape {values.shape}; expected the normalized shape {shape}")
     with np.errstate(over="ignore"):
-        return np.ascontiguousarray(values, dtype=dtype)
+        return np.require(values, dtype, ["C", "A"])
 
 
 def output(out: Any, x: np.ndarray, dtype: np.dtype, parameters: Sequence[tuple[str, np.ndarray | None]]) -> Any:
@@ -121,7 +121,7 @@ def output(out: Any, x: np.ndarray, dtype: np.dtype, parameters: Sequence[tuple[
     if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
         raise TypeError(f"out must be an array, got {type(out).__name__}")
     if out.dtype != dtype or not out.dtype.isnative:
-        raise TypeError(f"out has dtype {out.dtype}; expected {dtype}, the dtype of the result")
+        raise ValueError(f"out has dtype {out.dtype}; expected {dtype}, the dtype of the result")
     if out.shape != x.shape:
         raise ValueError(f"out has shape {out.shape}; expected {x.shape}, the shape of x")
     if not out.flags.writeable:

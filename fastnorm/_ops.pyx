@@ -522,6 +522,7 @@ def merge(cnp.ndarray into, cnp.ndarray state):
     """Merge one state into another of the same shape."""
     cdef fn_job job
     whole_state(&job, state)
+    job.extrema = 1
     run(fn_active_table().merge_slots, &job, 0, 1, cnp.PyArray_DATA(into))
 
 

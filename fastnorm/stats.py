@@ -335,10 +335,11 @@ class Moments:
         """
         if not isinstance(other, Moments):
             raise TypeError(f"other must be a Moments, got {type(other).__name__}")
-        for what in ("order", "minmax"):
-            mine, theirs = getattr(self, "_" + what), getattr(other, "_" + what)
-            if mine != theirs:
-                raise ValueError(f"other has {what}={theirs}; expected {what}={mine}")
+        if (other._order, other._minmax) != (self._order, self._minmax):
+            raise ValueError(
+                f"other has order={other._order}, minmax={other._minmax}; "
+                f"expected order={self._order}, minmax={self._minmax}"
+            )
         if other._state is None:
             return self
         if self._state is None:

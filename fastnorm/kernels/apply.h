@@ -50,54 +50,6 @@ static void FN(quiet)(T *y, int64_t n) {
   for (int64_t i = 0; i < n; i++) y[i] = y[i] == y[i] ? y[i] : (T)__builtin_nan("");
 }
 
-/* y[i] for i < n. y may be x. `weight` and `bias` are expressions, as are the others. */
-#define FN_APPLY(with_lo, with_weight, with_bias, hi, lo, scale, weight, bias)                                         \
-  do {                                                                                                                 \
-    if (with_lo)                                                                                                       \
-      FN_APPLY_AFFINE(((x[i] - (hi)) - (lo)) * (scale), with_weight, with_bias, weight, bias);                         \
-    else                                                                                                               \
-      FN_APPLY_AFFINE((x[i] - (hi)) * (scale), with_weight, with_bias, weight, bias);                                  \
-  } while (0)
-
-#define FN_APPLY_AFFINE(normalized, with_weight, with_bias, weight, bias)                                              \
-  do {                                                                                                                 \
-    if ((with_weight) && (with_bias))                                                                                  \
-      FN_APPLY_LOOP((normalized) * (weight) + (bias));                                                                 \
-    else if (with_weight)                                                                                              \
-      FN_APPLY_LOOP((normalized) * (weight));                                                                          \
-    else if (with_bias)                                                                                                \
-      FN_APPLY_LOOP((normalized) + (bias));                                                                            \
-    else                                                                                                               \
-      FN_APPLY_LOOP(normalized);                                                                                       \
-  } while (0)
-
-/* Stores that straddle cache lines cost double, so the middle goes by whole lines of y. The elements before the first and
- * after the last of them lie in two vectors that overlap it; they are computed before anything is written. */
-#define FN_APPLY_LOOP(value)                                                                                           \
-  do {                                                                                                                 \
-    enum { W = 64 / sizeof(T) };                                                                                       \
-    T head[W], tail[W];                                                                                                \
-    if (n < 8 * W) {                                                                                                   \
-      FN_IVDEP                                                                                                         \
-      for (int64_t i = 0; i < n; i++) y[i] = (value);                                                                  \
-      break;                                                                                                           \
-    }                                                                                                                  \
-    for (int64_t i = 0; i < W; i++) head[i] = (value);                                                                 \
-    for (int64_t l = 0; l < W; l++) {                                                                                  \
-      const int64_t i = n - W + l;                                                                                     \
-      tail[l] = (value);                                                                                               \
-    }                                                                                                                  \
-    for (int64_t line = (int64_t)((-(uintptr_t)y & 63) / sizeof(T)); line + W <= n; line += W) {                       \
-      FN_IVDEP                                                                                                         \
-      for (int l = 0; l < W; l++) {                                                                                    \
-        const int64_t i = line + l;                                                                                    \
-        y[i] = (value);                                                                                                \
-      }                                                                                                                \
-    }                                                                                                                  \
-    memcpy(y, head, sizeof head);                                                                                      \
-    memcpy(y + n - W, tail, sizeof tail);                                                                              \
-  } while (0)
-
 /* Parameters from the states of columns j, a `step` of doubles apart. */
 static void FN(params_of)(const fn_job *job, const double *state, int64_t stride, int64_t step, int64_t cols,
                           FN(params) *params) {
@@ -112,11 +64,61 @@ static void FN(params_of)(const fn_job *job, const double *state, int64_t stride
 
 /* ---- rows -------------------------------------------------------------------------------------------------------- */
 
-/* Applies the parameters of row r to n elements. */
-static inline void FN(apply_row)(T *y, const T *x, const T *weight, const T *bias, int64_t n, const FN(params) *params,
-                                 int r) {
-  const T hi = params->center[r], lo = params->center_lo[r], scale = params->scale[r];
-  FN_APPLY(lo != 0, weight, bias, hi, lo, scale, weight[i], bias[i]);
+/* What is absent is known when this is compiled, and costs nothing. */
+FN_INLINE T FN(affine)(T x, T center, T center_lo, T scale, T weight, T bias, int kind) {
+  T y = x - center;
+  if (kind & FN_WITH_LO) y -= center_lo;
+  y *= scale;
+  if (kind & FN_WITH_WEIGHT) y *= weight;
+  if (kind & FN_WITH_BIAS) y += bias;
+  return y;
+}
+
+/* Elements start <= i < start + n of a row, to `to`. */
+FN_INLINE void FN(apply_part)(T *to, const T *x, const T *weight, const T *bias, int64_t start, int64_t n, T center,
+                              T center_lo, T scale, int kind) {
+  FN_IVDEP
+  for (int64_t i = 0; i < n; i++)
+    to[i] = FN(affine)(x[start + i], center, center_lo, scale, kind & FN_WITH_WEIGHT ? weight[start + i] : 1,
+                       kind & FN_WITH_BIAS ? bias[start + i] : 0, kind);
+}
+
+/* Stores that straddle cache lines cost double, so long rows go by whole lines of y, past the cache if so wished. The
+ * elements before the first and after the last line lie in two vectors that overlap these; they are computed before
+ * anything is written, since y may be x. */
+FN_INLINE void FN(apply_row_of_kind)(T *y, const T *x, const T *weight, const T *bias, int64_t n,
+                                     const FN(params) *params, int r, int kind) {
+  enum { W = 64 / sizeof(T) };
+  const T center = params->center[r], center_lo = params->center_lo[r], scale = params->scale[r];
+  if (n < 8 * W) {
+    FN(apply_part)(y, x, weight, bias, 0, n, center, center_lo, scale, kind);
+    return;
+  }
+  T head[W], tail[W], lines[32 * W];
+  FN(apply_part)(head, x, weight, bias, 0, W, center, center_lo, scale, kind);
+  FN(apply_part)(tail, x, weight, bias, n - W, W, center, center_lo, scale, kind);
+  int64_t i = (int64_t)((-(uintptr_t)y & 63) / sizeof(T));
+  for (int64_t count; kind & FN_PAST_CACHE && i + W <= n; i += count) {
+    count = n - i < 32 * W ? (n - i) / W * W : 32 * W;
+    FN(apply_part)(lines, x, weight, bias, i, count, center, center_lo, scale, kind);
+    for (int64_t line = 0; line < count; line += W) fn_stream_line(y + i + line, lines + line);
+  }
+  for (; i + W <= n; i += W) FN(apply_part)(y + i, x, weight, bias, i, W, center, center_lo, scale, kind);
+  memcpy(y, head, sizeof head);
+  memcpy(y + n - W, tail, sizeof tail);
+}
+
+/* Applies the parameters of row r to n elements. y may be x. */
+static void FN(apply_row)(T *y, const T *x, const T *weight, const T *bias, int64_t n, const FN(params) *params, int r,
+                          int past_cache) {
+  switch (fn_kind(params->center_lo[r] != 0, weight, bias, past_cache)) {
+#define FN_CASE(kind)                                                                                                  \
+  case kind:                                                                                                           \
+    FN(apply_row_of_kind)(y, x, weight, bias, n, params, r, kind);                                                     \
+    break;
+    FN_KINDS(FN_CASE)
+#undef FN_CASE
+  }
 }
 
 /* Does the row of y that is worked on, with its weight and bias, lie in one piece? */
@@ -133,16 +135,11 @@ static void FN(apply_run)(const fn_job *job, const T *x, char *y_base, int64_t s
   const T *bias = job->bias ? (const T *)job->bias + start : NULL;
   if (FN(y_is_plain)(job)) {
     T *y = (T *)(void *)y_base + start;
-    for (int64_t i = 0; i < n; i += job->stream ? FN_TILE : n) {
-      const int64_t count = job->stream && n - i > FN_TILE ? FN_TILE : n - i;
-      T *to = job->stream ? tile : y + i;
-      FN(apply_row)(to, x + i, weight ? weight + i : NULL, bias ? bias + i : NULL, count, params, r);
-      if (quiet) FN(quiet)(to, count);
-      if (job->stream) fn_stream((char *)(y + i), (const char *)tile, count * (int64_t)sizeof(T));
-    }
+    FN(apply_row)(y, x, weight, bias, n, params, r, job->stream && !quiet);
+    if (quiet) FN(quiet)(y, n);
     return;
   }
-  FN(apply_row)(tile, x, NULL, NULL, n, params, r);
+  FN(apply_row)(tile, x, NULL, NULL, n, params, r, 0);
   for (int64_t at = 0; (weight || bias) && at < n;) {
     const fn_axis *axes = job->reduced;
     const fn_run run = fn_next_run(axes, job->reduced_ndim, start + at, n - at, offsetof(fn_axis, p));
@@ -158,12 +155,24 @@ static void FN(apply_run)(const fn_job *job, const T *x, char *y_base, int64_t s
 
 /* ---- columns ----------------------------------------------------------------------------------------------------- */
 
+FN_INLINE void FN(apply_across_of_kind)(T *y, const T *x, int64_t n, const T *center, const T *center_lo,
+                                        const T *scale, T weight, T bias, int kind) {
+  FN_IVDEP
+  for (int64_t i = 0; i < n; i++) y[i] = FN(affine)(x[i], center[i], center_lo[i], scale[i], weight, bias, kind);
+}
+
 /* One row of a strip, from column `from` on. */
-static inline void FN(apply_across)(T *y, const T *x, int64_t n, const FN(params) *params, int64_t from,
-                                    const T *weight, const T *bias) {
-  const T *hi = params->center + from, *lo = params->center_lo + from, *scale = params->scale + from;
-  const T w = weight ? *weight : 1, b = bias ? *bias : 0;
-  FN_APPLY(params->with_lo, weight, bias, hi[i], lo[i], scale[i], w, b);
+static void FN(apply_across)(T *y, const T *x, int64_t n, const FN(params) *params, int64_t from, const T *weight,
+                             const T *bias) {
+  const T *center = params->center + from, *center_lo = params->center_lo + from, *scale = params->scale + from;
+  switch (fn_kind(params->with_lo, weight, bias, 0)) {
+#define FN_CASE(kind)                                                                                                  \
+  case kind:                                                                                                           \
+    FN(apply_across_of_kind)(y, x, n, center, center_lo, scale, weight ? *weight : 1, bias ? *bias : 0, kind);         \
+    break;
+    FN_KINDS_IN_CACHE(FN_CASE)
+#undef FN_CASE
+  }
 }
 
 /* Dense rows without an affine part follow each other as one run, worked on several rows at a time. */

@@ -1,6 +1,7 @@
 /* The kernels for x86 with AVX2. */
 #if defined(__x86_64__) || defined(__i386__)
 #define FN_ISA avx2
+#define FN_VECTOR 32
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
 #include "template.h"

@@ -12,36 +12,45 @@ static inline int64_t fn_offset(const fn_axis *axes, int ndim, int64_t index, si
   return ndim > 0 ? offset + index * *(const int64_t *)((const char *)&axes[0] + member) : 0;
 }
 
-#if defined(__x86_64__)
-typedef long long fn_quarter_line __attribute__((vector_size(16)));
-typedef fn_quarter_line fn_loose_line __attribute__((aligned(1), may_alias));
-
-static inline void fn_store_past_cache(char *to, const char *from) {
-  const fn_quarter_line value = *(const fn_loose_line *)(const void *)from;
-#if defined(__clang__)
-  __builtin_nontemporal_store(value, (fn_quarter_line *)(void *)to);
-#else
-  __builtin_ia32_movntdq((fn_quarter_line *)(void *)to, value);
-#endif
-}
-#endif
-
 #if defined(__has_builtin)
 #define FN_HAS_SHUFFLE __has_builtin(__builtin_shufflevector)
 #else
 #define FN_HAS_SHUFFLE 0
 #endif
 
+#if defined(__x86_64__)
+typedef long long fn_vector __attribute__((vector_size(FN_VECTOR)));
+typedef fn_vector fn_loose_vector __attribute__((aligned(1), may_alias));
+
+#if defined(__clang__)
+#define FN_STORE_PAST_CACHE(to, value) __builtin_nontemporal_store((value), (to))
+#elif FN_VECTOR == 64
+#define FN_STORE_PAST_CACHE(to, value) __builtin_ia32_movntdq512((to), (value))
+#elif FN_VECTOR == 32
+#define FN_STORE_PAST_CACHE(to, value) __builtin_ia32_movntdq256((to), (value))
+#else
+#define FN_STORE_PAST_CACHE(to, value) __builtin_ia32_movntdq((to), (value))
+#endif
+#endif
+
+/* One cache line, past the cache. `to` is aligned to it. */
+static inline void fn_stream_line(void *to, const void *from) {
+#if defined(__x86_64__)
+  for (int i = 0; i < 64; i += FN_VECTOR)
+    FN_STORE_PAST_CACHE((fn_vector *)(void *)((char *)to + i),
+                        *(const fn_loose_vector *)(const void *)((const char *)from + i));
+#else
+  memcpy(to, from, 64);
+#endif
+}
+
 /* Copies to memory that won't be read again soon. The partial cache lines at the ends go the ordinary way. */
 static void fn_stream(char *to, const char *from, int64_t bytes) {
-#if defined(__x86_64__)
   int64_t head = -(intptr_t)to & 63;
   if (head > bytes) head = bytes;
   memcpy(to, from, (size_t)head);
   to += head, from += head, bytes -= head;
-  for (; bytes >= 64; to += 64, from += 64, bytes -= 64)
-    for (int i = 0; i < 64; i += 16) fn_store_past_cache(to + i, from + i);
-#endif
+  for (; bytes >= 64; to += 64, from += 64, bytes -= 64) fn_stream_line(to, from);
   memcpy(to, from, (size_t)bytes);
 }
 
@@ -86,4 +95,14 @@ static inline fn_run fn_next_run(const fn_axis *axes, int ndim, int64_t start, i
   if (ndim == 0) return (fn_run){0, 1};
   int64_t rest = axes[ndim - 1].size - start % axes[ndim - 1].size;
   return (fn_run){fn_offset(axes, ndim, start, member), rest < left ? rest : left};
+}
+
+/* The kinds of apply loops: what they have beside a center and a scale, and where they store. */
+enum { FN_WITH_LO = 1, FN_WITH_WEIGHT = 2, FN_WITH_BIAS = 4, FN_PAST_CACHE = 8 };
+#define FN_KINDS_IN_CACHE(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
+#define FN_KINDS(X) FN_KINDS_IN_CACHE(X) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)
+
+static inline int fn_kind(int with_lo, const void *weight, const void *bias, int past_cache) {
+  return (with_lo ? FN_WITH_LO : 0) | (weight ? FN_WITH_WEIGHT : 0) | (bias ? FN_WITH_BIAS : 0) |
+         (past_cache ? FN_PAST_CACHE : 0);
 }

@@ -16,9 +16,9 @@ static void FN(norm_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scrat
   const int direct = FN(native)(job) && job->reduced_ndim == 1 && job->reduced[0].x == (int64_t)sizeof(T);
   const int64_t n = job->n, bytes = n * (int64_t)sizeof(T), most = FN_TILE / n;
   const int together = most < 1 ? 1 : most > FN(BATCH) ? FN(BATCH) : (int)most;
-  /* Short rows are written in place, or together in a tile that is streamed out if they follow each other in memory. */
-  const int plain = FN(y_is_plain)(job) && !quiet && n <= FN_TILE;
+  /* Short rows that follow each other in memory go past the cache together, from a tile. */
   const int adjacent = job->kept_ndim == 0 || (job->kept_ndim == 1 && job->kept[0].y == bytes);
+  const int gathered = job->stream && adjacent && FN(y_is_plain)(job) && !quiet && n <= FN_TILE / 4;
   for (int64_t row = lo; row < hi; row += together) {
     const int rows = hi - row < together ? (int)(hi - row) : together;
     for (int r = 0; r < rows; r++) {
@@ -27,19 +27,19 @@ static void FN(norm_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scrat
     }
     FN(stats_of_rows)(job, x, rows, &stats);
     FN(fill_params)(stats.mean, stats.correction, stats.var, rows, job->eps, &params);
-    const int stream = job->stream && plain && adjacent && params.all;
+    const int in_tile = gathered && params.all;
     for (int r = 0; r < rows; r++) {
       char *y_base = job->y + FN_OFFSET(job->kept, job->kept_ndim, row + r, y);
       const int64_t p = job->p + FN_OFFSET(job->kept, job->kept_ndim, row + r, p);
       FN(save)(job, &stats, r, p);
       if (params.scale[r] != params.scale[r])
         FN(norm_careful)(job, job->x + FN_OFFSET(job->kept, job->kept_ndim, row + r, x), y_base, p, tile);
-      else if (stream || (plain && !job->stream))
-        FN(apply_row)(stream ? tile + r * n : (T *)(void *)y_base, x[r], job->weight, job->bias, n, &params, r);
+      else if (in_tile)
+        FN(apply_row)(tile + r * n, x[r], job->weight, job->bias, n, &params, r, 0);
       else
         FN(apply_run)(job, x[r], y_base, 0, n, &params, r, quiet, tile);
     }
-    if (stream)
+    if (in_tile)
       fn_stream(job->y + FN_OFFSET(job->kept, job->kept_ndim, row, y), (const char *)tile, rows * bytes);
   }
   fn_stream_end();

@@ -1,6 +1,7 @@
 /* Stamps every kernel family for each type and emits the table of one ISA, fn_table_<FN_ISA>.
  *
- * A wrapper isa_<name>.c sets the target by a pragma, defines FN_ISA and includes this file; nothing else differs.
+ * A wrapper isa_<name>.c sets the target by a pragma, defines FN_ISA and FN_VECTOR (bytes of a vector register) and
+ * includes this file; nothing else differs.
  */
 #include <math.h>
 #include <string.h>
@@ -16,6 +17,8 @@
 #else
 #define FN_IVDEP _Pragma("GCC ivdep")
 #endif
+
+#define FN_INLINE static inline __attribute__((always_inline))
 
 #include "memory.h"
 #include "state.h"
