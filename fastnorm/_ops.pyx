@@ -217,7 +217,7 @@ def config():
 
 # Private hooks, which tests lower: a call on fewer elements runs on one thread, one on fewer bytes stays in the cache.
 cdef int64_t work_threshold = 32768
-cdef int64_t stream_threshold = 24 << 20
+cdef int64_t stream_threshold = 8 << 20
 
 
 def set_work_threshold(int64_t elements):

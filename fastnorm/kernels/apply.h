@@ -64,57 +64,66 @@ static void FN(params_of)(const fn_job *job, const double *state, int64_t stride
 
 /* ---- rows -------------------------------------------------------------------------------------------------------- */
 
-/* What is absent is known when this is compiled, and costs nothing. */
-FN_INLINE T FN(affine)(T x, T center, T center_lo, T scale, T weight, T bias, int kind) {
-  T y = x - center;
-  if (kind & FN_WITH_LO) y -= center_lo;
-  y *= scale;
-  if (kind & FN_WITH_WEIGHT) y *= weight;
-  if (kind & FN_WITH_BIAS) y += bias;
-  return y;
+/* For numbers and vectors alike. What a kind is without is known when this is compiled, and costs nothing. */
+#define FN_AFFINE(y, x, center, center_lo, scale, weight, bias, kind)                                                  \
+  do {                                                                                                                 \
+    (y) = (x) - (center);                                                                                              \
+    if ((kind) & FN_WITH_LO) (y) -= (center_lo);                                                                       \
+    (y) *= (scale);                                                                                                    \
+    if ((kind) & FN_WITH_WEIGHT) (y) *= (weight);                                                                      \
+    if ((kind) & FN_WITH_BIAS) (y) += (bias);                                                                          \
+  } while (0)
+
+typedef T FN(vector) __attribute__((vector_size(FN_VECTOR), may_alias));
+typedef T FN(loose_vector) __attribute__((vector_size(FN_VECTOR), aligned(sizeof(T)), may_alias));
+enum { FN(WIDTH) = FN_VECTOR / sizeof(T), FN(LINE) = 64 / sizeof(T) };
+
+/* Elements i <= j < i + FN(LINE) of a row, to `to`; past the cache only if that is aligned. */
+FN_INLINE void FN(apply_line)(T *to, const T *x, const T *weight, const T *bias, int64_t i, T center, T center_lo,
+                              T scale, int kind) {
+#define FN_LOAD(from) (*(const FN(loose_vector) *)(const void *)((from) + i + k))
+  for (int k = 0; k < FN(LINE); k += FN(WIDTH)) {
+    FN(vector) y;
+    FN_AFFINE(y, FN_LOAD(x), center, center_lo, scale, FN_LOAD(weight), FN_LOAD(bias), kind);
+    if (kind & FN_PAST_CACHE)
+      fn_store_past_cache(to + k, &y);
+    else
+      *(FN(loose_vector) *)(void *)(to + k) = y;
+  }
+#undef FN_LOAD
 }
 
-/* Elements start <= i < start + n of a row, to `to`. */
-FN_INLINE void FN(apply_part)(T *to, const T *x, const T *weight, const T *bias, int64_t start, int64_t n, T center,
-                              T center_lo, T scale, int kind) {
-  FN_IVDEP
-  for (int64_t i = 0; i < n; i++)
-    to[i] = FN(affine)(x[start + i], center, center_lo, scale, kind & FN_WITH_WEIGHT ? weight[start + i] : 1,
-                       kind & FN_WITH_BIAS ? bias[start + i] : 0, kind);
-}
-
-/* Stores that straddle cache lines cost double, so long rows go by whole lines of y, past the cache if so wished. The
- * elements before the first and after the last line lie in two vectors that overlap these; they are computed before
- * anything is written, since y may be x. */
+/* Stores that straddle cache lines cost double, so long rows go by whole lines of y. The elements before the first and
+ * after the last line lie in two pieces that overlap these; they are computed before anything is written, since y may
+ * be x. */
 FN_INLINE void FN(apply_row_of_kind)(T *y, const T *x, const T *weight, const T *bias, int64_t n,
-                                     const FN(params) *params, int r, int kind) {
-  enum { W = 64 / sizeof(T) };
+                                     const FN(params) *params, int r, const T *ahead, int kind) {
+  enum { W = FN(LINE) };
   const T center = params->center[r], center_lo = params->center_lo[r], scale = params->scale[r];
-  if (n < 8 * W) {
-    FN(apply_part)(y, x, weight, bias, 0, n, center, center_lo, scale, kind);
+  if (n < 4 * W) {
+    FN_IVDEP
+    for (int64_t i = 0; i < n; i++)
+      FN_AFFINE(y[i], x[i], center, center_lo, scale, weight[i], bias[i], kind);
     return;
   }
-  T head[W], tail[W], lines[32 * W];
-  FN(apply_part)(head, x, weight, bias, 0, W, center, center_lo, scale, kind);
-  FN(apply_part)(tail, x, weight, bias, n - W, W, center, center_lo, scale, kind);
-  int64_t i = (int64_t)((-(uintptr_t)y & 63) / sizeof(T));
-  for (int64_t count; kind & FN_PAST_CACHE && i + W <= n; i += count) {
-    count = n - i < 32 * W ? (n - i) / W * W : 32 * W;
-    FN(apply_part)(lines, x, weight, bias, i, count, center, center_lo, scale, kind);
-    for (int64_t line = 0; line < count; line += W) fn_stream_line(y + i + line, lines + line);
+  T head[W], tail[W];
+  FN(apply_line)(head, x, weight, bias, 0, center, center_lo, scale, kind & ~FN_PAST_CACHE);
+  FN(apply_line)(tail, x, weight, bias, n - W, center, center_lo, scale, kind & ~FN_PAST_CACHE);
+  for (int64_t i = (int64_t)((-(uintptr_t)y & 63) / sizeof(T)); i + W <= n; i += W) {
+    FN(apply_line)(y + i, x, weight, bias, i, center, center_lo, scale, kind);
+    __builtin_prefetch(ahead + i);
   }
-  for (; i + W <= n; i += W) FN(apply_part)(y + i, x, weight, bias, i, W, center, center_lo, scale, kind);
   memcpy(y, head, sizeof head);
   memcpy(y + n - W, tail, sizeof tail);
 }
 
 /* Applies the parameters of row r to n elements. y may be x. */
 static void FN(apply_row)(T *y, const T *x, const T *weight, const T *bias, int64_t n, const FN(params) *params, int r,
-                          int past_cache) {
+                          const T *ahead, int past_cache) {
   switch (fn_kind(params->center_lo[r] != 0, weight, bias, past_cache)) {
 #define FN_CASE(kind)                                                                                                  \
   case kind:                                                                                                           \
-    FN(apply_row_of_kind)(y, x, weight, bias, n, params, r, kind);                                                     \
+    FN(apply_row_of_kind)(y, x, weight, bias, n, params, r, ahead, kind);                                              \
     break;
     FN_KINDS(FN_CASE)
 #undef FN_CASE
@@ -130,16 +139,16 @@ static inline int FN(y_is_plain)(const fn_job *job) {
 
 /* Applies parameters to `n` loaded elements of a row, number `start` on. */
 static void FN(apply_run)(const fn_job *job, const T *x, char *y_base, int64_t start, int64_t n,
-                          const FN(params) *params, int r, int quiet, T *tile) {
+                          const FN(params) *params, int r, const T *ahead, int quiet, T *tile) {
   const T *weight = job->weight ? (const T *)job->weight + start : NULL;
   const T *bias = job->bias ? (const T *)job->bias + start : NULL;
   if (FN(y_is_plain)(job)) {
     T *y = (T *)(void *)y_base + start;
-    FN(apply_row)(y, x, weight, bias, n, params, r, job->stream && !quiet);
+    FN(apply_row)(y, x, weight, bias, n, params, r, ahead, job->stream && !quiet);
     if (quiet) FN(quiet)(y, n);
     return;
   }
-  FN(apply_row)(tile, x, NULL, NULL, n, params, r, 0);
+  FN(apply_row)(tile, x, NULL, NULL, n, params, r, ahead, 0);
   for (int64_t at = 0; (weight || bias) && at < n;) {
     const fn_axis *axes = job->reduced;
     const fn_run run = fn_next_run(axes, job->reduced_ndim, start + at, n - at, offsetof(fn_axis, p));
@@ -158,7 +167,8 @@ static void FN(apply_run)(const fn_job *job, const T *x, char *y_base, int64_t s
 FN_INLINE void FN(apply_across_of_kind)(T *y, const T *x, int64_t n, const T *center, const T *center_lo,
                                         const T *scale, T weight, T bias, int kind) {
   FN_IVDEP
-  for (int64_t i = 0; i < n; i++) y[i] = FN(affine)(x[i], center[i], center_lo[i], scale[i], weight, bias, kind);
+  for (int64_t i = 0; i < n; i++)
+    FN_AFFINE(y[i], x[i], center[i], center_lo[i], scale[i], weight, bias, kind);
 }
 
 /* One row of a strip, from column `from` on. */

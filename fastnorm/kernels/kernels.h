@@ -120,7 +120,7 @@ extern const fn_table fn_table_baseline;
 extern const fn_table fn_table_avx2, fn_table_avx512;
 #endif
 
-/* Bytes of scratch for one thread: two tiles of FN_CHUNK doubles, two states of a strip. */
-#define FN_SCRATCH_BYTES ((size_t)(2 * FN_CHUNK + 2 * FN_PLANES * FN_STRIP) * sizeof(double))
+/* Bytes of scratch for one thread: three tiles of FN_CHUNK doubles, two states of a strip. */
+#define FN_SCRATCH_BYTES ((size_t)(3 * FN_CHUNK + 2 * FN_PLANES * FN_STRIP) * sizeof(double))
 
 #endif

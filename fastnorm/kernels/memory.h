@@ -18,29 +18,23 @@ static inline int64_t fn_offset(const fn_axis *axes, int ndim, int64_t index, si
 #define FN_HAS_SHUFFLE 0
 #endif
 
+/* A vector register to aligned memory, past the cache. */
+static inline void fn_store_past_cache(void *to, const void *from) {
 #if defined(__x86_64__)
-typedef long long fn_vector __attribute__((vector_size(FN_VECTOR)));
-typedef fn_vector fn_loose_vector __attribute__((aligned(1), may_alias));
-
+  typedef long long vector __attribute__((vector_size(FN_VECTOR), may_alias));
+  typedef long long loose __attribute__((vector_size(FN_VECTOR), aligned(1), may_alias));
+  const vector value = *(const loose *)from;
 #if defined(__clang__)
-#define FN_STORE_PAST_CACHE(to, value) __builtin_nontemporal_store((value), (to))
+  __builtin_nontemporal_store(value, (vector *)to);
 #elif FN_VECTOR == 64
-#define FN_STORE_PAST_CACHE(to, value) __builtin_ia32_movntdq512((to), (value))
+  __builtin_ia32_movntdq512((vector *)to, value);
 #elif FN_VECTOR == 32
-#define FN_STORE_PAST_CACHE(to, value) __builtin_ia32_movntdq256((to), (value))
+  __builtin_ia32_movntdq256((vector *)to, value);
 #else
-#define FN_STORE_PAST_CACHE(to, value) __builtin_ia32_movntdq((to), (value))
+  __builtin_ia32_movntdq((vector *)to, value);
 #endif
-#endif
-
-/* One cache line, past the cache. `to` is aligned to it. */
-static inline void fn_stream_line(void *to, const void *from) {
-#if defined(__x86_64__)
-  for (int i = 0; i < 64; i += FN_VECTOR)
-    FN_STORE_PAST_CACHE((fn_vector *)(void *)((char *)to + i),
-                        *(const fn_loose_vector *)(const void *)((const char *)from + i));
 #else
-  memcpy(to, from, 64);
+  memcpy(to, from, FN_VECTOR);
 #endif
 }
 
@@ -50,7 +44,8 @@ static void fn_stream(char *to, const char *from, int64_t bytes) {
   if (head > bytes) head = bytes;
   memcpy(to, from, (size_t)head);
   to += head, from += head, bytes -= head;
-  for (; bytes >= 64; to += 64, from += 64, bytes -= 64) fn_stream_line(to, from);
+  for (; bytes >= 64; to += 64, from += 64, bytes -= 64)
+    for (int i = 0; i < 64; i += FN_VECTOR) fn_store_past_cache(to + i, from + i);
   memcpy(to, from, (size_t)bytes);
 }
 

@@ -14,7 +14,7 @@ static void FN(norm_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scrat
   FN(params) params;
   const int quiet = FN(needs_quiet)(job);
   const int direct = FN(native)(job) && job->reduced_ndim == 1 && job->reduced[0].x == (int64_t)sizeof(T);
-  const int64_t n = job->n, bytes = n * (int64_t)sizeof(T), most = FN_TILE / n;
+  const int64_t n = job->n, bytes = n * (int64_t)sizeof(T), most = FN_TILE / 2 / n;
   const int together = most < 1 ? 1 : most > FN(BATCH) ? FN(BATCH) : (int)most;
   /* Short rows that follow each other in memory go past the cache together, from a tile. */
   const int adjacent = job->kept_ndim == 0 || (job->kept_ndim == 1 && job->kept[0].y == bytes);
@@ -31,13 +31,15 @@ static void FN(norm_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scrat
     for (int r = 0; r < rows; r++) {
       char *y_base = job->y + FN_OFFSET(job->kept, job->kept_ndim, row + r, y);
       const int64_t p = job->p + FN_OFFSET(job->kept, job->kept_ndim, row + r, p);
+      const int64_t coming = direct && row + together + r < hi ? row + together + r : row + r;
+      const T *ahead = (const T *)(const void *)(job->x + FN_OFFSET(job->kept, job->kept_ndim, coming, x));
       FN(save)(job, &stats, r, p);
       if (params.scale[r] != params.scale[r])
         FN(norm_careful)(job, job->x + FN_OFFSET(job->kept, job->kept_ndim, row + r, x), y_base, p, tile);
       else if (in_tile)
-        FN(apply_row)(tile + r * n, x[r], job->weight, job->bias, n, &params, r, 0);
+        FN(apply_row)(tile + r * n, x[r], job->weight, job->bias, n, &params, r, ahead, 0);
       else
-        FN(apply_run)(job, x[r], y_base, 0, n, &params, r, quiet, tile);
+        FN(apply_run)(job, x[r], y_base, 0, n, &params, r, ahead, quiet, tile);
     }
     if (in_tile)
       fn_stream(job->y + FN_OFFSET(job->kept, job->kept_ndim, row, y), (const char *)tile, rows * bytes);
@@ -70,7 +72,7 @@ static void FN(apply_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scra
                   &params);
     if (!params.all) continue;
     const T *x = FN(load)(job, job->x + FN_OFFSET(job->kept, job->kept_ndim, row, x), start, n, tile + FN_CHUNK);
-    FN(apply_run)(job, x, job->y + FN_OFFSET(job->kept, job->kept_ndim, row, y), start, n, &params, 0, quiet, tile);
+    FN(apply_run)(job, x, job->y + FN_OFFSET(job->kept, job->kept_ndim, row, y), start, n, &params, 0, x, quiet, tile);
   }
   fn_stream_end();
 }
