@@ -96,11 +96,11 @@ FN_INLINE void FN(apply_line)(T *to, const T *x, const T *weight, const T *bias,
 /* Stores that straddle cache lines cost double, so long rows go by whole lines of y. The elements before the first and
  * after the last line lie in two pieces that overlap these; they are computed before anything is written, since y may
  * be x. */
-FN_INLINE void FN(apply_row_of_kind)(T *y, const T *x, const T *weight, const T *bias, int64_t n,
-                                     const FN(params) *params, int r, const T *ahead, int kind) {
+FN_INLINE void FN(apply_row)(T *y, const T *x, const T *weight, const T *bias, int64_t n, const FN(params) *params,
+                             int r, const T *ahead, int kind) {
   enum { W = FN(LINE) };
   const T center = params->center[r], center_lo = params->center_lo[r], scale = params->scale[r];
-  if (n < 4 * W) {
+  if (n <= 4 * W) {
     FN_IVDEP
     for (int64_t i = 0; i < n; i++)
       FN_AFFINE(y[i], x[i], center, center_lo, scale, weight[i], bias[i], kind);
@@ -117,13 +117,14 @@ FN_INLINE void FN(apply_row_of_kind)(T *y, const T *x, const T *weight, const T 
   memcpy(y + n - W, tail, sizeof tail);
 }
 
-/* Applies the parameters of row r to n elements. y may be x. */
-static void FN(apply_row)(T *y, const T *x, const T *weight, const T *bias, int64_t n, const FN(params) *params, int r,
-                          const T *ahead, int past_cache) {
-  switch (fn_kind(params->center_lo[r] != 0, weight, bias, past_cache)) {
+/* Applies parameters number `first` and on to `count` rows of n elements. A row of y may be that of x. */
+static void FN(apply_to_rows)(T *const *y, const T *const *x, const T *const *ahead, int count, const T *weight,
+                              const T *bias, int64_t n, const FN(params) *params, int first, int past_cache) {
+  switch (fn_kind(params->with_lo, weight, bias, past_cache)) {
 #define FN_CASE(kind)                                                                                                  \
   case kind:                                                                                                           \
-    FN(apply_row_of_kind)(y, x, weight, bias, n, params, r, ahead, kind);                                              \
+    for (int r = 0; r < count; r++)                                                                                    \
+      FN(apply_row)(y[r], x[r], weight, bias, n, params, first + r, ahead[r], kind);                                   \
     break;
     FN_KINDS(FN_CASE)
 #undef FN_CASE
@@ -139,16 +140,16 @@ static inline int FN(y_is_plain)(const fn_job *job) {
 
 /* Applies parameters to `n` loaded elements of a row, number `start` on. */
 static void FN(apply_run)(const fn_job *job, const T *x, char *y_base, int64_t start, int64_t n,
-                          const FN(params) *params, int r, const T *ahead, int quiet, T *tile) {
+                          const FN(params) *params, int r, int quiet, T *tile) {
   const T *weight = job->weight ? (const T *)job->weight + start : NULL;
   const T *bias = job->bias ? (const T *)job->bias + start : NULL;
   if (FN(y_is_plain)(job)) {
     T *y = (T *)(void *)y_base + start;
-    FN(apply_row)(y, x, weight, bias, n, params, r, ahead, job->stream && !quiet);
+    FN(apply_to_rows)(&y, &x, &x, 1, weight, bias, n, params, r, job->stream && !quiet);
     if (quiet) FN(quiet)(y, n);
     return;
   }
-  FN(apply_row)(tile, x, NULL, NULL, n, params, r, ahead, 0);
+  FN(apply_to_rows)(&tile, &x, &x, 1, NULL, NULL, n, params, r, 0);
   for (int64_t at = 0; (weight || bias) && at < n;) {
     const fn_axis *axes = job->reduced;
     const fn_run run = fn_next_run(axes, job->reduced_ndim, start + at, n - at, offsetof(fn_axis, p));

@@ -8,41 +8,44 @@
 /* ---- rows -------------------------------------------------------------------------------------------------------- */
 
 static void FN(norm_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
-  T *tile = scratch, *rows_tile = tile + FN_CHUNK;
-  const T *x[FN(BATCH)];
+  T *tile = scratch, *x_tile = tile + FN_CHUNK, *y[FN(BATCH)];
+  const T *x[FN(BATCH)], *ahead[FN(BATCH)];
   FN(stats) stats;
   FN(params) params;
-  const int quiet = FN(needs_quiet)(job);
+  const int quiet = FN(needs_quiet)(job), plain = FN(y_is_plain)(job) && !quiet;
   const int direct = FN(native)(job) && job->reduced_ndim == 1 && job->reduced[0].x == (int64_t)sizeof(T);
   const int64_t n = job->n, bytes = n * (int64_t)sizeof(T), most = FN_TILE / 2 / n;
   const int together = most < 1 ? 1 : most > FN(BATCH) ? FN(BATCH) : (int)most;
   /* Short rows that follow each other in memory go past the cache together, from a tile. */
   const int adjacent = job->kept_ndim == 0 || (job->kept_ndim == 1 && job->kept[0].y == bytes);
-  const int gathered = job->stream && adjacent && FN(y_is_plain)(job) && !quiet && n <= FN_TILE / 4;
+  const int in_tile = job->stream && plain && adjacent && n <= FN_TILE / 4;
   for (int64_t row = lo; row < hi; row += together) {
     const int rows = hi - row < together ? (int)(hi - row) : together;
     for (int r = 0; r < rows; r++) {
+      const int64_t next = row + together + r < hi ? row + together + r : row + r;
       const char *x_base = job->x + FN_OFFSET(job->kept, job->kept_ndim, row + r, x);
-      x[r] = direct ? (const T *)(const void *)x_base : FN(load)(job, x_base, 0, n, rows_tile + r * n);
+      x[r] = direct ? (const T *)(const void *)x_base : FN(load)(job, x_base, 0, n, x_tile + r * n);
+      ahead[r] = direct ? (const T *)(const void *)(job->x + FN_OFFSET(job->kept, job->kept_ndim, next, x)) : x[r];
+      y[r] = in_tile ? tile + r * n : (T *)(void *)(job->y + FN_OFFSET(job->kept, job->kept_ndim, row + r, y));
     }
     FN(stats_of_rows)(job, x, rows, &stats);
     FN(fill_params)(stats.mean, stats.correction, stats.var, rows, job->eps, &params);
-    const int in_tile = gathered && params.all;
+    for (int r = 0; (job->mean || job->spread) && r < rows; r++)
+      FN(save)(job, &stats, r, job->p + FN_OFFSET(job->kept, job->kept_ndim, row + r, p));
+    if (plain && params.all) {
+      FN(apply_to_rows)(y, x, ahead, rows, job->weight, job->bias, n, &params, 0, job->stream && !in_tile);
+      if (in_tile)
+        fn_stream(job->y + FN_OFFSET(job->kept, job->kept_ndim, row, y), (const char *)tile, rows * bytes);
+      continue;
+    }
     for (int r = 0; r < rows; r++) {
       char *y_base = job->y + FN_OFFSET(job->kept, job->kept_ndim, row + r, y);
-      const int64_t p = job->p + FN_OFFSET(job->kept, job->kept_ndim, row + r, p);
-      const int64_t coming = direct && row + together + r < hi ? row + together + r : row + r;
-      const T *ahead = (const T *)(const void *)(job->x + FN_OFFSET(job->kept, job->kept_ndim, coming, x));
-      FN(save)(job, &stats, r, p);
-      if (params.scale[r] != params.scale[r])
-        FN(norm_careful)(job, job->x + FN_OFFSET(job->kept, job->kept_ndim, row + r, x), y_base, p, tile);
-      else if (in_tile)
-        FN(apply_row)(tile + r * n, x[r], job->weight, job->bias, n, &params, r, ahead, 0);
+      if (params.scale[r] == params.scale[r])
+        FN(apply_run)(job, x[r], y_base, 0, n, &params, r, quiet, tile);
       else
-        FN(apply_run)(job, x[r], y_base, 0, n, &params, r, ahead, quiet, tile);
+        FN(norm_careful)(job, job->x + FN_OFFSET(job->kept, job->kept_ndim, row + r, x), y_base,
+                         job->p + FN_OFFSET(job->kept, job->kept_ndim, row + r, p), tile);
     }
-    if (in_tile)
-      fn_stream(job->y + FN_OFFSET(job->kept, job->kept_ndim, row, y), (const char *)tile, rows * bytes);
   }
   fn_stream_end();
 }
@@ -72,7 +75,7 @@ static void FN(apply_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scra
                   &params);
     if (!params.all) continue;
     const T *x = FN(load)(job, job->x + FN_OFFSET(job->kept, job->kept_ndim, row, x), start, n, tile + FN_CHUNK);
-    FN(apply_run)(job, x, job->y + FN_OFFSET(job->kept, job->kept_ndim, row, y), start, n, &params, 0, x, quiet, tile);
+    FN(apply_run)(job, x, job->y + FN_OFFSET(job->kept, job->kept_ndim, row, y), start, n, &params, 0, quiet, tile);
   }
   fn_stream_end();
 }
