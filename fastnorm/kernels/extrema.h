@@ -65,18 +65,20 @@ static void FN(join_extremes)(const T *x, int64_t stride, int64_t n, int64_t col
     FN(extremes_row)(x, n, min, max);
     return;
   }
-  const int64_t group = stride == cols ? fn_group_rows(cols) : 1, wide = group * cols, whole = n / group;
+  const int64_t group = stride == cols ? fn_group_rows(cols) : 1, whole = n / group;
   K lo[FN_STRIP], hi[FN_STRIP];
-  for (int64_t j = 0; j < wide; j++) {
-    lo[j] = min[j % cols];
-    hi[j] = max[j % cols];
-  }
-  FN(extremes_columns)(x, group * stride, whole, wide, lo, hi);
+  for (int64_t i = 0; i < group; i++)
+    for (int64_t j = 0; j < cols; j++) {
+      lo[i * cols + j] = min[j];
+      hi[i * cols + j] = max[j];
+    }
+  FN(extremes_columns)(x, group * stride, whole, group * cols, lo, hi);
   FN(extremes_columns)(x + whole * group * stride, stride, n % group, cols, lo, hi);
-  for (int64_t j = 0; j < wide; j++) {
-    min[j % cols] = lo[j] < min[j % cols] ? lo[j] : min[j % cols];
-    max[j % cols] = hi[j] > max[j % cols] ? hi[j] : max[j % cols];
-  }
+  for (int64_t i = 0; i < group; i++)
+    for (int64_t j = 0; j < cols; j++) {
+      min[j] = lo[i * cols + j] < min[j] ? lo[i * cols + j] : min[j];
+      max[j] = hi[i * cols + j] > max[j] ? hi[i * cols + j] : max[j];
+    }
 }
 
 /* Pieces of `chunk` elements, each with results of its own: piece i of kept index p stands at i * state_stride + p. */
