@@ -105,3 +105,10 @@ static const T *FN(load_columns)(const fn_job *job, const char *base, int64_t st
                    job->inner.x, job->x_dtype, job->swapped);
   return tile;
 }
+
+/* Asks for a segment of eight rows that will be read soon: columns visited eight rows at a time are not what a
+ * processor expects. */
+static inline void FN(fetch)(const T *x, int64_t stride, int64_t cols) {
+  for (int r = 0; r < 8; r++)
+    for (int64_t j = 0; j < cols; j += 64 / (int64_t)sizeof(T)) __builtin_prefetch(x + r * stride + j);
+}

@@ -41,15 +41,19 @@ static void FN(extremes_columns)(const T *x, int64_t stride, int64_t n, int64_t 
                                  K *restrict max) {
   int64_t i = 0;
   for (; i + 8 <= n; i += 8, x += 8 * stride)
-    for (int64_t j = 0; j < cols; j++) {
-      K lo = min[j], hi = max[j];
-      for (int r = 0; r < 8; r++) {
-        K key = FN(key)(x[r * stride + j]);
-        lo = key < lo ? key : lo;
-        hi = key > hi ? key : hi;
+    for (int64_t from = 0; from < cols; from += FN_SEGMENT) {
+      const int64_t to = from + FN_SEGMENT < cols ? from + FN_SEGMENT : cols;
+      if (i + 16 <= n) FN(fetch)(x + 8 * stride + from, stride, to - from);
+      for (int64_t j = from; j < to; j++) {
+        K lo = min[j], hi = max[j];
+        for (int r = 0; r < 8; r++) {
+          K key = FN(key)(x[r * stride + j]);
+          lo = key < lo ? key : lo;
+          hi = key > hi ? key : hi;
+        }
+        min[j] = lo;
+        max[j] = hi;
       }
-      min[j] = lo;
-      max[j] = hi;
     }
   for (; i < n; i++, x += stride)
     for (int64_t j = 0; j < cols; j++) {

@@ -21,6 +21,7 @@ enum {
 /* Sizes that do not. */
 enum {
   FN_WAVE = 64,     /* chunk states in flight before they are folded */
+  FN_SEGMENT = 64,  /* columns visited between two requests to memory */
   FN_TILE = 4096,   /* elements computed in cache before they are streamed out */
   FN_MAX_AXES = 64  /* NumPy's own limit */
 };

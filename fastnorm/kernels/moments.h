@@ -51,15 +51,19 @@ static void FN(sum_columns)(const T *x, int64_t stride, int64_t rows, int64_t co
                             double *restrict s, double *restrict q) {
   int64_t i = 0;
   for (; i + 8 <= rows; i += 8, x += 8 * stride)
-    for (int64_t j = 0; j < cols; j++) {
-      double sum = s[j], squares = q[j];
-      for (int r = 0; r < 8; r++) {
-        double d = (double)x[r * stride + j] - g[j];
-        sum += d;
-        squares += d * d;
+    for (int64_t from = 0; from < cols; from += FN_SEGMENT) {
+      const int64_t to = from + FN_SEGMENT < cols ? from + FN_SEGMENT : cols;
+      if (i + 16 <= rows) FN(fetch)(x + 8 * stride + from, stride, to - from);
+      for (int64_t j = from; j < to; j++) {
+        double sum = s[j], squares = q[j];
+        for (int r = 0; r < 8; r++) {
+          double d = (double)x[r * stride + j] - g[j];
+          sum += d;
+          squares += d * d;
+        }
+        s[j] = sum;
+        q[j] = squares;
       }
-      s[j] = sum;
-      q[j] = squares;
     }
   for (; i < rows; i++, x += stride)
     for (int64_t j = 0; j < cols; j++) {
