@@ -13,6 +13,7 @@
 /* Sizes that fix the order of additions: changing one changes bits. */
 enum {
   FN_CHUNK = 32768, /* elements summed about one provisional mean: what threads share and folds merge */
+  FN_FLUSH = 1024,  /* elements of a row summed before the lanes are added to their totals */
   FN_STRIP = 512,   /* columns that are worked on together */
   FN_SHORT = 64,    /* rows shorter than this are worked on side by side, as columns */
   FN_TALL = 2048    /* columns longer than this are read twice by a norm: once for statistics, once to apply them */

@@ -3,9 +3,9 @@
  * A chunk is summed in double about a guess of its mean, the average of a few of its elements (a power of two of them,
  * so that the guess of a constant is exact). From s = sum(x - g) and q = sum((x - g)^2) follow
  *     mean = g + s/n        n var = q - s^2/n
- * and also how good the guess was: cancellation costs a factor q / (n var), so where s^2/n > q/2 the column is summed
- * again about the mean just found. Random data never is; the factor never passes two. Memory is read once: a chunk fits
- * in the L2 cache. Lanes are fixed, so the order of additions is the source's, whatever the vector width.
+ * and also how good the guess was: a miss costs digits, so where it is more than a part of the standard deviation the
+ * column is summed again about the mean just found. Random data hardly ever is. Memory is read once: a chunk fits in
+ * the L2 cache. Lanes are fixed, so the order of additions is the source's, whatever the vector width.
  */
 #define FN_LANES 16
 
@@ -15,38 +15,45 @@ static inline double FN(fold)(const double *lanes) {
   return (quarter[0] + quarter[2]) + (quarter[1] + quarter[3]);
 }
 
-/* s[l] += x - g, q[l] += (x - g)^2 over 2 * FN_LANES elements. */
-#define FN_LANE_STEP(l, a, b)                                                                                          \
-  do {                                                                                                                 \
-    double da = (a), db = (b);                                                                                         \
-    s[l] += da + db;                                                                                                   \
-    q[l] += da * da + db * db;                                                                                         \
-  } while (0)
+#define FN_SUM_4(d, k) ((d(k) + d((k) + 1)) + (d((k) + 2) + d((k) + 3)))
+#define FN_SQUARES_4(d, k)                                                                                             \
+  ((d(k) * d(k) + d((k) + 1) * d((k) + 1)) + (d((k) + 2) * d((k) + 2) + d((k) + 3) * d((k) + 3)))
 
-/* Sums over n contiguous elements. Lanes are flushed every FN_TILE elements, which bounds their rounding errors. */
+/* Sums over n contiguous elements. Four are added before they meet a lane, and lanes are flushed every FN_FLUSH
+ * elements: few additions to one number make small rounding errors. */
 static void FN(sum_row)(const T *x, int64_t n, double g, double *sum, double *squares) {
-  double total_s[FN_LANES] = {0}, total_q[FN_LANES] = {0};
-  for (int64_t tile = 0; tile < n; tile += FN_TILE) {
-    const T *row = x + tile;
-    const int64_t count = n - tile < FN_TILE ? n - tile : FN_TILE;
-    double s[FN_LANES] = {0}, q[FN_LANES] = {0};
+  enum { L = FN_LANES };
+  double total_s[L] = {0}, total_q[L] = {0};
+  for (int64_t from = 0; from < n; from += FN_FLUSH) {
+    const T *row = x + from;
+    const int64_t count = n - from < FN_FLUSH ? n - from : FN_FLUSH;
+    double s[L] = {0}, q[L] = {0};
     int64_t i = 0;
-    for (; i + 2 * FN_LANES <= count; i += 2 * FN_LANES)
-      for (int l = 0; l < FN_LANES; l++)
-        FN_LANE_STEP(l, (double)row[i + l] - g, (double)row[i + FN_LANES + l] - g);
+#define FN_D(k) ((double)row[i + (k)*L + l] - g)
+    for (; i + 4 * L <= count; i += 4 * L)
+      for (int l = 0; l < L; l++) {
+        s[l] += FN_SUM_4(FN_D, 0);
+        q[l] += FN_SQUARES_4(FN_D, 0);
+      }
+#undef FN_D
     if (i < count) {
-      double rest[2 * FN_LANES] = {0};
+      double rest[4 * L] = {0};
       for (int64_t l = 0; i + l < count; l++) rest[l] = (double)row[i + l] - g;
-      for (int l = 0; l < FN_LANES; l++) FN_LANE_STEP(l, rest[l], rest[FN_LANES + l]);
+#define FN_D(k) rest[(k)*L + l]
+      for (int l = 0; l < L; l++) {
+        s[l] += FN_SUM_4(FN_D, 0);
+        q[l] += FN_SQUARES_4(FN_D, 0);
+      }
+#undef FN_D
     }
-    for (int l = 0; l < FN_LANES; l++) total_s[l] += s[l];
-    for (int l = 0; l < FN_LANES; l++) total_q[l] += q[l];
+    for (int l = 0; l < L; l++) total_s[l] += s[l];
+    for (int l = 0; l < L; l++) total_q[l] += q[l];
   }
   *sum = FN(fold)(total_s);
   *squares = FN(fold)(total_q);
 }
 
-/* s[j] += x - g[j], q[j] += (x - g[j])^2 over the rows of a strip; eight rows a visit, so that sums stay in registers. */
+/* s[j] += x - g[j], q[j] += (x - g[j])^2 over the rows of a strip; eight rows a visit, added among themselves first. */
 static void FN(sum_columns)(const T *x, int64_t stride, int64_t rows, int64_t cols, const double *restrict g,
                             double *restrict s, double *restrict q) {
   int64_t i = 0;
@@ -54,16 +61,12 @@ static void FN(sum_columns)(const T *x, int64_t stride, int64_t rows, int64_t co
     for (int64_t from = 0; from < cols; from += FN_SEGMENT) {
       const int64_t to = from + FN_SEGMENT < cols ? from + FN_SEGMENT : cols;
       if (i + 16 <= rows) FN(fetch)(x + 8 * stride + from, stride, to - from);
+#define FN_D(k) ((double)x[(k)*stride + j] - g[j])
       for (int64_t j = from; j < to; j++) {
-        double sum = s[j], squares = q[j];
-        for (int r = 0; r < 8; r++) {
-          double d = (double)x[r * stride + j] - g[j];
-          sum += d;
-          squares += d * d;
-        }
-        s[j] = sum;
-        q[j] = squares;
+        s[j] += FN_SUM_4(FN_D, 0) + FN_SUM_4(FN_D, 4);
+        q[j] += FN_SQUARES_4(FN_D, 0) + FN_SQUARES_4(FN_D, 4);
       }
+#undef FN_D
     }
   for (; i < rows; i++, x += stride)
     for (int64_t j = 0; j < cols; j++) {
@@ -150,8 +153,9 @@ static void FN(extremes)(const T *x, int64_t stride, int64_t n, int64_t cols, do
   }
 }
 
-/* Was g further from the mean than a standard deviation? */
-static inline int FN(missed)(double n, double s, double q) { return (s / n) * s > 0.5 * q; }
+/* Did the guess miss the mean by more than an average of `sample` elements should? Normal data does so once in two
+ * hundred times, an outlier in the sample nearly always: (s/n)^2 > 8/sample * q/n. */
+static inline int FN(missed)(double n, double s, double q, double sample) { return (s / n) * s > 8 / sample * q; }
 
 static inline int64_t FN(sample_size)(int64_t n, int64_t most) {
   int64_t size = 1;
@@ -161,17 +165,23 @@ static inline int64_t FN(sample_size)(int64_t n, int64_t most) {
 
 /* State of n > 0 contiguous elements. */
 static void FN(chunk_row)(const fn_job *job, const T *x, int64_t n, double *state, int64_t state_stride) {
-  const int64_t sample = FN(sample_size)(n, 64);
-  double g = 0, s, q;
-  for (int64_t i = 0; i < sample; i++) g += (double)x[n / sample * i];
-  g /= (double)sample;
+  const int64_t sample = FN(sample_size)(n, 128), step = n / sample;
+  double parts[4] = {0}, g, s, q;
+  for (int64_t i = 0; i < sample; i++) parts[i % 4] += (double)x[i * step];
+  g = ((parts[0] + parts[2]) + (parts[1] + parts[3])) / (double)sample;
   FN(sum_row)(x, n, g, &s, &q);
-  if (FN(missed)((double)n, s, q)) {
+  if (FN(missed)((double)n, s, q, 128)) {
     g += s / (double)n;
     FN(sum_row)(x, n, g, &s, &q);
   }
   FN(conclude)(x, 1, n, 1, &g, &s, &q, state, state_stride);
   if (job->extrema) FN(extremes)(x, 1, n, 1, state + FN_MIN * state_stride, state + FN_MAX * state_stride);
+}
+
+/* The sums of rows that were worked on as one, by halves. */
+static void FN(fold_groups)(double *sums, int64_t group, int64_t cols) {
+  for (int64_t left = (group + 1) / 2; group > 1; group = left, left = (group + 1) / 2)
+    for (int64_t j = 0; j < (group - left) * cols; j++) sums[j] += sums[left * cols + j];
 }
 
 /* States of `cols` <= FN_STRIP columns of n > 0 rows. */
@@ -190,13 +200,11 @@ static void FN(chunk_columns)(const fn_job *job, const T *x, int64_t stride, int
     for (int64_t j = 0; j < wide; j++) s[j] = q[j] = 0;
     FN(sum_columns)(x, group * stride, whole, wide, g, s, q);
     FN(sum_columns)(x + whole * group * stride, stride, group > 1 && n % group ? 1 : 0, n % group * cols, g, s, q);
-    for (int64_t i = 1; i < group; i++)
-      for (int64_t j = 0; j < cols; j++) s[j] += s[i * cols + j];
-    for (int64_t i = 1; i < group; i++)
-      for (int64_t j = 0; j < cols; j++) q[j] += q[i * cols + j];
+    FN(fold_groups)(s, group, cols);
+    FN(fold_groups)(q, group, cols);
     again = 0;
     for (int64_t j = 0; visit == 0 && j < cols; j++)
-      if (FN(missed)((double)n, s[j], q[j])) {
+      if (FN(missed)((double)n, s[j], q[j], 16)) {
         g[j] += s[j] / (double)n;
         again = 1;
       }
