@@ -188,7 +188,9 @@ static void FN(fold_groups)(double *sums, int64_t group, int64_t cols) {
 static void FN(chunk_columns)(const fn_job *job, const T *x, int64_t stride, int64_t n, int64_t cols, double *state,
                               int64_t state_stride) {
   double g[FN_STRIP], s[FN_STRIP], q[FN_STRIP];
-  const int64_t group = stride == cols ? fn_group_rows(cols) : 1, sample = FN(sample_size)(n, 16);
+  /* By the layout, not by whether it was gathered: alignment must not change bits. */
+  const int dense = cols == job->inner.size && job->reduced_ndim == 1 && job->reduced[0].x == cols * job->inner.x;
+  const int64_t group = dense ? fn_group_rows(cols) : 1, sample = FN(sample_size)(n, 16);
   const int64_t wide = group * cols, whole = n / group;
   for (int64_t j = 0; j < cols; j++) g[j] = 0;
   for (int64_t i = 0; i < sample; i++)
