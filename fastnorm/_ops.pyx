@@ -213,7 +213,7 @@ def config():
     return {"compiler": FN_COMPILER.decode().strip(), "openmp": FN_OPENMP}
 
 
-# ---- drivers: partition, fold ------------------------------------------------------------------------------------------
+# ---- drivers: partition, fold ----------------------------------------------------------------------------------------
 
 # Private hooks, which tests lower: a call on fewer elements runs on one thread, one on fewer bytes stays in the cache.
 cdef int64_t work_threshold = 32768
@@ -368,7 +368,7 @@ cdef int run_norm(fn_job *job) except -1 nogil:
     return 0
 
 
-# ---- filling a job -----------------------------------------------------------------------------------------------------
+# ---- filling a job ---------------------------------------------------------------------------------------------------
 
 cdef int storage_type(cnp.ndarray x) noexcept:
     """The storage type of an array; -1 for one that kernels do not read."""
@@ -454,7 +454,7 @@ cdef inline object unwrap(cnp.ndarray result):
     return result if cnp.PyArray_NDIM(result) else result[()]
 
 
-# ---- doors: statistics -------------------------------------------------------------------------------------------------
+# ---- doors: statistics -----------------------------------------------------------------------------------------------
 
 def mean_var(x, axis, ddof, bint keepdims, dtype, bint want_mean, bint want_spread, bint root):
     """(mean, var or std); an element that is not wanted is None. `dtype`: None, float32 or float64 as np.dtype."""
@@ -592,7 +592,7 @@ def minmax(x, axis, bint keepdims):
     return unwrap(low), unwrap(high)
 
 
-# ---- doors: norms ------------------------------------------------------------------------------------------------------
+# ---- doors: norms ----------------------------------------------------------------------------------------------------
 
 cdef void extent(cnp.ndarray x, uintptr_t *lo, uintptr_t *hi) noexcept:
     """The first byte of an array and the one behind its last."""
@@ -640,7 +640,7 @@ cdef bint same_shape(cnp.ndarray a, cnp.ndarray b) noexcept:
 
 
 cdef bint parameter(object value, cnp.ndarray x, const char *reduced, int typenum, const void **data) noexcept:
-    """Where the elements of weight or bias are (NULL for None). False unless contiguous, of the right type and shape."""
+    """Where the elements of weight or bias are (NULL: None). False unless contiguous, of the right type and shape."""
     cdef int a, at = 0
     data[0] = NULL
     if value is None:

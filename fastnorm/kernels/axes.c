@@ -55,9 +55,9 @@ void fn_plan(fn_job *job, int ndim, const int64_t *shape, const int64_t *x, cons
   job->kept_ndim = job->reduced_ndim = 0;
   job->p = 0;
   for (int a = 0; a < ndim; a++) {
-    fn_axis axis = {shape[a], x[a], y ? y[a] : 0, reduced[a] && !has_affine ? 0 : p[a]};
+    fn_axis axis = {shape[a], x[a], job->y ? y[a] : 0, reduced[a] && !has_affine ? 0 : p[a]};
     if (axis.size == 1) continue;
-    if (!y && axis.x < 0) { /* statistics do not mind the direction */
+    if (!job->y && axis.x < 0) { /* statistics do not mind the direction */
       job->x += (axis.size - 1) * axis.x;
       job->p += (axis.size - 1) * (reduced[a] ? 0 : axis.p);
       axis.x = -axis.x;
@@ -75,7 +75,7 @@ void fn_plan(fn_job *job, int ndim, const int64_t *shape, const int64_t *x, cons
   /* Short rows go side by side; a norm takes even a single one as a column. */
   const fn_axis *kept = job->kept + job->kept_ndim - 1, *along = job->reduced + job->reduced_ndim - 1;
   const int across = job->kept_ndim > 0 && (job->reduced_ndim == 0 || magnitude(kept->x) < magnitude(along->x));
-  job->columns = across || (job->n < FN_SHORT && (y || job->kept_ndim > 0));
+  job->columns = across || (job->n < FN_SHORT && (job->y || job->kept_ndim > 0));
   job->inner = (fn_axis){1, 0, 0, 0};
   if (job->columns && job->kept_ndim > 0) job->inner = job->kept[--job->kept_ndim];
   job->outer = product(job->kept, job->kept_ndim);

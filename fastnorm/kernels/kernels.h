@@ -76,7 +76,7 @@ typedef struct fn_job {
 enum fn_finish { FN_VARIANCE, FN_DEVIATION, FN_RECIPROCAL };
 
 /* Brings any strided problem into canonical form (axes.c): fills everything from `p` to `strip` that shape decides, and
- * the axes. `y` may be NULL. `reduced[a]` tells the kind of axis a. */
+ * the axes. The strides `y` count if job->y is set. `reduced[a]` tells the kind of axis a. */
 int64_t fn_block_rows(int64_t columns);
 void fn_plan(fn_job *job, int ndim, const int64_t *shape, const int64_t *x, const int64_t *y, const char *reduced);
 
