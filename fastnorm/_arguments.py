@@ -34,15 +34,24 @@ def result_dtype(x: np.ndarray) -> np.dtype:
     return np.dtype(np.float32 if x.dtype.kind == "f" and x.dtype.itemsize == 4 else np.float64)
 
 
+def _index(value: Any) -> int:
+    """`value` as an int; no boolean is one."""
+    if isinstance(value, (bool, np.bool)):
+        raise TypeError
+    return operator.index(value)
+
+
 def axes(name: str, axis: Any, ndim: int) -> tuple[int, ...] | None:
     """`axis` as None or a tuple of distinct non-negative ints in ascending order."""
     if axis is None:
         return None
     items = axis if isinstance(axis, (tuple, list)) else (axis,)
     try:
-        found = [normalize_axis_index(operator.index(item), ndim, name) for item in items]
+        found = [normalize_axis_index(_index(item), ndim, name) for item in items]
     except TypeError:
         raise TypeError(f"{name} must be None, an int or a tuple of ints, got {axis!r}") from None
+    except OverflowError:
+        raise np.exceptions.AxisError(f"{name} is {axis!r}; expected axes of an array of {ndim} dimensions") from None
     if len(set(found)) < len(found):
         raise ValueError(f"{name} must not repeat an axis, got {axis!r} for an array of {ndim} dimensions")
     return tuple(sorted(found))
@@ -52,11 +61,13 @@ def real(name: str, value: Any, *, least: float | None = None) -> float:
     """`value` as a float that is not NaN and not below `least`."""
     expected = "a number" if least is None else f"a number >= {least:g}"
     try:
-        if isinstance(value, (str, bytes, complex)):
+        if isinstance(value, (str, bytes)) or np.iscomplexobj(value):
             raise TypeError
         number = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be {expected}, got {value!r}") from None
+    except OverflowError:
+        raise ValueError(f"{name} must be {expected} that a double holds, got {value!r}") from None
     if math.isnan(number) or (least is not None and number < least):
         raise ValueError(f"{name} must be {expected}, got {value!r}")
     return number
@@ -67,7 +78,7 @@ def float_dtype(name: str, value: Any) -> np.dtype[Any] | None:
     if value is None:
         return None
     try:
-        dtype = np.dtype(value)
+        dtype: np.dtype[Any] = np.dtype(value)
     except TypeError:
         raise TypeError(f"{name} must be float32, float64 or None, got {value!r}") from None
     if dtype not in (np.float32, np.float64):
@@ -87,18 +98,19 @@ def normalized_axes(x: np.ndarray, normalized_shape: Any, weight: Any, axis: Any
     elif weight is not None:
         source, shape = "the shape of weight", np.shape(weight)
     else:
-        source, shape = "the last axis", x.shape[-1:]
+        source, shape = "the shape to normalize", x.shape[-1:]
     found = tuple(range(x.ndim - len(shape), x.ndim)) if named is None else named
     if not shape or len(shape) > x.ndim or shape != tuple(x.shape[a] for a in found):
         where = "trailing axes" if named is None else f"axes {found}"
-        raise ValueError(f"x has shape {x.shape}; expected its {where} to have {source} {shape}, one axis at least")
+        expected = f"one size or more, those of the {where} of x, which has shape {x.shape}"
+        raise ValueError(f"{source} is {shape}; expected {expected}")
     return found
 
 
 def _sizes(name: str, value: Any) -> tuple[int, ...]:
     """An int or a sequence of ints as a tuple."""
     try:
-        return tuple(operator.index(n) for n in (value if np.iterable(value) else (value,)))
+        return tuple(_index(n) for n in (value if np.iterable(value) else (value,)))
     except TypeError:
         raise TypeError(f"{name} must be an int or a tuple of ints, got {value!r}") from None
 
@@ -129,13 +141,22 @@ def output(out: Any, x: np.ndarray, dtype: np.dtype, parameters: Sequence[tuple[
     if _overlaps_itself(out):
         raise ValueError(f"out has strides {out.strides}, so that elements share memory; expected separate elements")
     result = np.asarray(out)
-    same = x.strides == out.strides and x.ctypes.data == out.ctypes.data and x.dtype == out.dtype
-    if not same and np.shares_memory(x, result):
+    steps = [(a, b) for a, b, size in zip(x.strides, out.strides, x.shape, strict=True) if size > 1]
+    same = x.ctypes.data == out.ctypes.data and x.dtype == out.dtype and all(a == b for a, b in steps)
+    if not same and _may_share(x, result):
         raise ValueError("out overlaps x in part; expected x itself or separate memory")
     for name, value in parameters:
-        if value is not None and np.shares_memory(value, result):
+        if value is not None and _may_share(value, result):
             raise ValueError(f"out overlaps {name}; expected separate memory")
     return result
+
+
+def _may_share(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays have an element in common, or might: the exact answer can take for ever."""
+    try:
+        return np.shares_memory(a, b, max_work=1_000_000)
+    except np.exceptions.TooHardError:
+        return True
 
 
 def _overlaps_itself(x: np.ndarray) -> bool:

@@ -58,7 +58,7 @@ cdef extern from "<stdlib.h>":
 
 cdef extern from "kernels.h":
     enum:
-        FN_CHUNK, FN_STRIP, FN_SHORT, FN_TALL, FN_WAVE, FN_TILE, FN_MAX_AXES, FN_PLANES
+        FN_CHUNK, FN_STRIP, FN_SHORT, FN_TALL, FN_WAVE, FN_MAX_AXES, FN_PLANES
         FN_F32, FN_F64, FN_I8, FN_U8, FN_I16, FN_U16, FN_I32, FN_U32, FN_I64, FN_U64
         FN_VARIANCE, FN_DEVIATION, FN_RECIPROCAL
     size_t FN_SCRATCH_BYTES
@@ -78,7 +78,7 @@ cdef extern from "kernels.h":
         double *state
         int64_t state_stride, p, outer, n, chunk, strip, index, first
         double eps, ddof
-        int x_dtype, dtype, out_dtype, swapped, aligned, columns, finish, extrema, resume, stream
+        int x_dtype, dtype, out_dtype, swapped, aligned, columns, finish, extrema, resume, stream, quiet
         int kept_ndim, reduced_ndim
         fn_axis inner
 
@@ -91,6 +91,7 @@ cdef extern from "kernels.h":
         fn_kernel *norm_rows
         fn_kernel *norm_columns
         fn_kernel *norm_careful_only
+        fn_kernel *find_special
         fn_kernel *apply_rows
         fn_kernel *apply_columns
         fn_kernel begin_columns
@@ -216,6 +217,7 @@ def config():
 # ---- drivers: partition, fold ----------------------------------------------------------------------------------------
 
 # Private hooks, which tests lower: a call on fewer elements runs on one thread, one on fewer bytes stays in the cache.
+cdef int64_t GIL_THRESHOLD = 4096
 cdef int64_t work_threshold = 32768
 cdef int64_t stream_threshold = 8 << 20
 
@@ -321,11 +323,12 @@ cdef int share_norm(fn_job *job, crew *team) except -1 nogil:
     """Normalize: in one visit where rows or columns fit a cache, else statistics first."""
     cdef int64_t cols = job.inner.size, kept = job.outer * cols, strip
     cdef const fn_table *table = team.table
+    run(table.find_special[job.dtype], job, 0, job.n, &job.quiet)
     if not job.columns and job.n <= FN_CHUNK:
         share(table.norm_rows[job.dtype], job, 0, job.outer, job.n, team)
     elif job.columns and job.n <= FN_TALL:
         strip = FN_STRIP // 4 if job.n < FN_SHORT else FN_STRIP
-        while strip > 16 and strip * job.n > FN_CHUNK - FN_STRIP:
+        while strip > 16 and strip * job.n > FN_CHUNK:
             strip //= 2
         job.strip = strip
         share(table.norm_columns[job.dtype], job, 0, job.outer * parts(cols, strip), strip * job.n, team)
@@ -387,6 +390,17 @@ cdef int storage_type(cnp.ndarray x) noexcept:
     return -1
 
 
+cdef bint number(object value, double *to) noexcept:
+    """A float that is not NaN, or an int that a double holds."""
+    if type(value) is float:
+        to[0] = value
+        return to[0] == to[0]
+    if type(value) is int and -(1 << 53) <= value <= 1 << 53:
+        to[0] = value
+        return True
+    return False
+
+
 cdef bint mark_axes(object axis, int ndim, char *reduced) noexcept:
     """Mark the reduced axes. False for an axis that is not an int or a tuple of ints, repeated, or out of range."""
     cdef int a
@@ -435,7 +449,7 @@ cdef void begin(fn_job *job) noexcept:
     job.state_stride = job.index = job.first = 0
     job.eps = job.ddof = 0
     job.finish = FN_VARIANCE
-    job.extrema = job.resume = job.stream = 0
+    job.extrema = job.resume = job.stream = job.quiet = 0
 
 
 cdef cnp.ndarray new_kept(cnp.ndarray x, const char *reduced, bint keepdims, int typenum):
@@ -462,10 +476,12 @@ def mean_var(x, axis, ddof, bint keepdims, dtype, bint want_mean, bint want_spre
     cdef fn_job job
     cdef cnp.ndarray array, mean = None, spread = None
     cdef int typenum
-    if not cnp.PyArray_CheckExact(x) or (type(ddof) is not int and type(ddof) is not float):
+    if not cnp.PyArray_CheckExact(x):
         return None
     array = x
     begin(&job)
+    if not number(ddof, &job.ddof):
+        return None
     if not mark_axes(axis, cnp.PyArray_NDIM(array), reduced) or not fill_job(&job, array, None, reduced):
         return None
     if dtype is not None:
@@ -476,7 +492,6 @@ def mean_var(x, axis, ddof, bint keepdims, dtype, bint want_mean, bint want_spre
             return None
         job.out_dtype = FN_F32 if typenum == cnp.NPY_FLOAT32 else FN_F64
     typenum = cnp.NPY_FLOAT32 if job.out_dtype == FN_F32 else cnp.NPY_FLOAT64
-    job.ddof = ddof
     job.finish = FN_DEVIATION if root else FN_VARIANCE
     if want_mean:
         mean = new_kept(array, reduced, keepdims, typenum)
@@ -489,22 +504,19 @@ def mean_var(x, axis, ddof, bint keepdims, dtype, bint want_mean, bint want_spre
     return unwrap(mean) if want_mean else None, unwrap(spread) if want_spread else None
 
 
-def update(cnp.ndarray state, x, axis, bint extrema):
-    """Fold x into a state of FN_PLANES rows, one column per kept element. True, or None for an unusual x."""
+def update(cnp.ndarray state, cnp.ndarray x, axis, bint extrema):
+    """Fold x, in canonical form, into a state of FN_PLANES rows, one column per kept element."""
     cdef char reduced[FN_MAX_AXES]
     cdef fn_job job
-    if not cnp.PyArray_CheckExact(x):
-        return None
     begin(&job)
     if not mark_axes(axis, cnp.PyArray_NDIM(x), reduced) or not fill_job(&job, x, None, reduced):
-        return None
+        raise AssertionError("the caller has brought x and axis into canonical form")
     job.state = <double *>cnp.PyArray_DATA(state)
     job.state_stride = cnp.PyArray_DIM(state, 1)
     job.extrema = extrema
     job.resume = 1
     with nogil:
         run_moments(&job)
-    return True
 
 
 cdef void whole_state(fn_job *job, cnp.ndarray state) noexcept:
@@ -555,7 +567,6 @@ def minmax(x, axis, bint keepdims):
     cdef int typenum
     cdef int64_t kept, units, pieces = 1
     cdef cnp.npy_intp shape[2]
-    cdef fn_kernel kernel
     if not cnp.PyArray_CheckExact(x):
         return None
     array = x
@@ -568,9 +579,9 @@ def minmax(x, axis, bint keepdims):
     typenum = cnp.PyArray_TYPE(array)
     low = new_kept(array, reduced, keepdims, typenum)
     high = new_kept(array, reduced, keepdims, typenum)
-    gather_crew(&team, &job)
     units = job.outer * parts(job.inner.size, job.strip)
-    if units < 2 * team.threads and job.n * job.inner.size >= 4 * FN_CHUNK:  # pieces first, then over the pieces
+    if units < 2 * fn_thread_count(fn_omp_max()) and job.n * job.inner.size >= 4 * FN_CHUNK:
+        # Extrema of pieces first, then of these.
         pieces = min(parts(job.n * job.inner.size, FN_CHUNK), <int64_t>FN_WAVE)
     job.chunk = max(<int64_t>1, parts(job.n, pieces))
     pieces = max(<int64_t>1, parts(job.n, job.chunk))
@@ -581,9 +592,10 @@ def minmax(x, axis, bint keepdims):
     job.state_stride = kept
     job.min = cnp.PyArray_DATA(lows)
     job.max = cnp.PyArray_DATA(highs)
-    kernel = (team.table.extrema_columns if job.columns else team.table.extrema_rows)[job.x_dtype]
     with nogil:
-        share(kernel, &job, 0, units * pieces, job.chunk * min(job.inner.size, job.strip), &team)
+        gather_crew(&team, &job)
+        share((team.table.extrema_columns if job.columns else team.table.extrema_rows)[job.x_dtype], &job, 0,
+              units * pieces, job.chunk * min(job.inner.size, job.strip), &team)
         free(team.scratch)
     if pieces > 1:
         shape_of = (<object>low).shape
@@ -670,11 +682,7 @@ cdef object normalize(cnp.ndarray x, const char *reduced, object weight, object 
         return None
     if not parameter(bias, x, reduced, typenum, &job.bias):
         return None
-    if (type(eps) is not float and type(eps) is not int) or (type(ddof) is not int and type(ddof) is not float):
-        return None
-    job.eps = eps
-    job.ddof = ddof
-    if not job.eps >= 0:
+    if not number(eps, &job.eps) or not number(ddof, &job.ddof) or job.eps < 0:
         return None
     if out is None:
         y = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), typenum, 0)
@@ -705,7 +713,7 @@ cdef object normalize(cnp.ndarray x, const char *reduced, object weight, object 
             spread.fill(float("nan"))
     else:
         job.stream = not in_place and cnp.PyArray_NBYTES(y) >= stream_threshold
-        if cnp.PyArray_SIZE(x) < min(<int64_t>FN_TILE, work_threshold):  # sooner done than the GIL is handed over
+        if cnp.PyArray_SIZE(x) < min(GIL_THRESHOLD, work_threshold):  # sooner done than the GIL is handed over
             run_norm(&job)
         else:
             with nogil:
@@ -721,7 +729,7 @@ def layer_norm(x, normalized_shape, weight, bias, eps, axis, out, bint return_st
         return None
     ndim = cnp.PyArray_NDIM(x)
     if axis is not None:
-        if normalized_shape is not None or not mark_axes(axis, ndim, reduced):
+        if normalized_shape is not None or axis == () or not mark_axes(axis, ndim, reduced):
             return None
     else:
         if type(normalized_shape) is tuple:
@@ -738,7 +746,8 @@ def layer_norm(x, normalized_shape, weight, bias, eps, axis, out, bint return_st
             return None
         if type(normalized_shape) is tuple:
             for a in range(trailing):
-                if (<tuple>normalized_shape)[a] != cnp.PyArray_DIM(x, ndim - trailing + a):
+                size = (<tuple>normalized_shape)[a]
+                if type(size) is not int or size != cnp.PyArray_DIM(x, ndim - trailing + a):
                     return None
     return normalize(x, reduced, weight, bias, eps, 0, FN_RECIPROCAL, out, return_stats, checked)
 

@@ -45,13 +45,13 @@ def layer_norm(
     out : ndarray, optional
         Where the result goes: the shape of x and the dtype of the result; may be x itself.
     return_stats : bool, default False
-        Also return the mean and the reciprocal standard deviation, as the backward pass takes them.
+        Also return the mean and the reciprocal standard deviation, as a backward pass needs them.
 
     Returns
     -------
     y : ndarray
         Same shape as x. A constant group gives exactly `bias`. NaN and infinity make NaN of their own group only.
-    mean, rstd : ndarray
+    mean, rstd : ndarray or scalar
         With `return_stats`: the shape of x without the normalized axes; rstd is ``1 / sqrt(var + eps)``.
 
     Raises
@@ -125,8 +125,8 @@ def standardize(
     Returns
     -------
     y : ndarray
-        Same shape as x.
-    mean, std : ndarray
+        Same shape as x. NaN and infinity make NaN of their own group only.
+    mean, std : ndarray or scalar
         With `return_stats`: the shape of x without the reduced axes.
 
     Raises

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from contextlib import ContextDecorator
 from typing import Any, SupportsIndex
 
+import numpy as np
+
 from . import _ops
 
 __all__ = ["get_num_threads", "isa", "set_num_threads", "show_config", "threads", "use_isa"]
@@ -41,7 +43,7 @@ class _Forced(ContextDecorator):
 def _check_threads(where: str, n: Any, expected: str) -> int:
     expected += f" from 1 to {_MOST_THREADS}"
     try:
-        if isinstance(n, bool):
+        if isinstance(n, (bool, np.bool)):
             raise TypeError
         count = operator.index(n)
     except TypeError:

@@ -176,7 +176,7 @@ def minmax(x: Any, axis: Any = None, *, keepdims: bool = False) -> tuple[Any, An
         axis = _arguments.axes("axis", axis, x.ndim)
         reduced = x.shape if axis is None else [x.shape[a] for a in axis]
         if 0 in reduced:
-            raise ValueError(f"x has shape {x.shape}; expected elements along axis {axis} to take the extrema of")
+            raise ValueError(f"x has shape {x.shape}; expected at least one element to take the extrema of")
         result = _ops.minmax(x, axis, bool(keepdims))
     return cast("tuple[Any, Any]", result)
 
@@ -442,7 +442,10 @@ class Moments:
 
     @property
     def block_rows(self) -> int:
-        """Rows per block for C-contiguous chunks reduced along their first axis: cut there for the same bytes."""
+        """Rows per block for C-contiguous chunks reduced along their first axis: cut there for the same bytes.
+
+        Before any data: that of one column, which is a multiple of every other.
+        """
         return _ops.block_rows(1 if self._state is None else self._state.shape[1])
 
     def to_dict(self) -> dict[str, Any]:
@@ -481,7 +484,7 @@ class Moments:
         Returns
         -------
         moments : Moments
-            Equal to the one that was saved.
+            With the state that was saved.
 
         Raises
         ------
@@ -509,13 +512,6 @@ class Moments:
                 raise ValueError(f"state[{name!r}] has shape {row.shape}; expected {result._state[plane].shape}")
             result._state[plane] = row
         return result
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"order": self._order, "minmax": self._minmax, "shape": self._shape, "state": self._state}
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self._order, self._minmax = state["order"], state["minmax"]
-        self._shape, self._state = state["shape"], state["state"]
 
     def __repr__(self) -> str:
         return f"Moments(order={self._order}, minmax={self._minmax}, count={self.count}, shape={self._shape})"

@@ -1,5 +1,11 @@
 """The fixtures that sweep dtype, instruction set and thread count."""
 
+import os
+
+# Read when the OpenMP runtime is loaded, hence set before. Workers then sleep between calls; spinning ones would hold
+# the cores that other threads and processes wait for, and a sweep could take ten times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import numpy as np
 import pytest
 from cases import THREADS, supported_isas, threshold

@@ -176,6 +176,17 @@ def test_subnormals_count(dtype):
         check_exact(None, fastnorm.var(x, dtype=np.float64), x)
 
 
+@pytest.mark.parametrize(("dtype", "size"), [(np.float32, 1e-23), (np.float64, 1e-170)])
+@pytest.mark.parametrize("shape", [(100, 3), (5000, 3)])
+def test_a_deviation_whose_square_vanishes_is_right(dtype, size, shape):
+    x = np.where(np.arange(shape[0])[:, None] % 2, size, -size).astype(dtype) * np.ones(shape, dtype)
+    for eps in (0.0, 1e-5):
+        y, _mean, std = fastnorm.standardize(x, eps=eps, return_stats=True)
+        np.testing.assert_allclose(std, np.abs(x[0]), rtol=1e-6)
+        expected = x / (np.abs(x) if eps == 0 else np.sqrt(eps))
+        np.testing.assert_allclose(y, expected, rtol=1e-6)
+
+
 def test_counts_beyond_two_to_the_53rd():
     values = [1.0, 2.0, 6.0]
     m = fastnorm.moments(np.array(values))

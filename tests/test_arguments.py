@@ -235,6 +235,25 @@ def test_messages_say_what_was_got_and_what_is_expected():
             assert word in str(error.value)
 
 
+@pytest.mark.parametrize("x", [np.ones((2, 3)), [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]], ids=["array", "list"])
+def test_arrays_and_lists_are_judged_alike(x):
+    refused = [
+        (ValueError, lambda: fastnorm.var(x, ddof=float("nan"))),
+        (ValueError, lambda: fastnorm.standardize(x, ddof=float("nan"))),
+        (ValueError, lambda: fastnorm.layer_norm(x, eps=10**400)),
+        (ValueError, lambda: fastnorm.layer_norm(x, axis=())),
+        (TypeError, lambda: fastnorm.layer_norm(x, (3.0,))),
+        (TypeError, lambda: fastnorm.layer_norm(x, (np.array([3, 3]),))),
+        (TypeError, lambda: fastnorm.layer_norm(x, eps=np.complex64(1))),
+        (ValueError, lambda: fastnorm.mean(x, 2**70)),
+        (TypeError, lambda: fastnorm.mean(x, True)),
+        (TypeError, lambda: fastnorm.mean(x, np.True_)),
+    ]
+    for error, call in refused:
+        with pytest.raises(error, match=r"ddof|eps|axis|normalized_shape"):
+            call()
+
+
 def test_subclasses_and_maps_give_plain_arrays(tmp_path):
     path = tmp_path / "x.npy"
     np.save(path, X)

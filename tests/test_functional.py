@@ -191,6 +191,22 @@ def test_ddof_and_eps(dtype):
     reference.assert_normalized(fastnorm.standardize(big, (0, 2)), big, reference.standardize(big, (0, 2))[0])
 
 
+def test_out_of_one_row_may_be_the_row_itself(dtype):
+    a = np.arange(24).reshape(2, 3, 4).astype(dtype)
+    expected = fastnorm.layer_norm(a[:1, :, ::2])
+    fastnorm.layer_norm(a[:1, :, ::2], out=a[::2][:, :, ::2])
+    np.testing.assert_array_equal(a[:1, :, ::2], expected)
+
+
+def test_asking_for_statistics_changes_no_byte(dtype):
+    for scale in (1, 1e-22, 1e-40):
+        x = (np.arange(1, 301).reshape(3, 100) * scale).astype(dtype)
+        for eps in (0.0, 1e-5):
+            for axis in (0, 1):
+                y, _, _ = fastnorm.standardize(x, axis, eps=eps, return_stats=True)
+                assert y.tobytes() == fastnorm.standardize(x, axis, eps=eps).tobytes()
+
+
 def test_a_constant_becomes_zero(dtype):
     for shape in ((1, 3), (2, 3), (70, 3), (4097, 1), (40, 600)):
         x = np.full(shape, 14.62, dtype)

@@ -56,6 +56,15 @@ def test_nothing_outside_strided_and_converted_arrays_is_touched(op, side):
                     np.testing.assert_allclose(g, w, rtol=1e-5, atol=1e-5, err_msg=f"{label} {layout}")
 
 
+@pytest.mark.parametrize("around", [0.0, np.nan, 1e30])
+def test_a_single_number_does_not_depend_on_its_neighbours(around, dtype):
+    buffer = np.full(201, around, dtype)
+    buffer[100] = 3
+    y, mean, std = fastnorm.standardize(buffer[100:101].reshape(()), None, return_stats=True)
+    assert (y, mean, std) == (0, 3, 0)
+    np.testing.assert_array_equal(fastnorm.layer_norm(buffer[100:101]), [0])
+
+
 def test_out_in_gaps_leaves_the_gaps_alone(dtype):
     for op in (op for op in OPS if op.has_out):
         for label, x in op.cases([dtype], [(67,), (70, 8), (9, 65), (3, 5, 7)]):

@@ -10,7 +10,7 @@ typedef struct {
   int with_lo, all; /* some residual is not 0; nothing is left to the careful way */
 } FN(params);
 
-/* Means, in two parts, and variances become parameters; all three may be turned into them in place. A residual of less
+/* Means, in two parts, and variances become parameters. A residual of less
  * than half a rounding error of y is left out. A variance of exactly 0 is that of a constant; squares summed in double
  * lose nothing above 2^-960. */
 static void FN(fill_params)(const double *mean, const double *mean_lo, const double *var, int64_t count, double eps,
@@ -37,13 +37,14 @@ static void FN(fill_params)(const double *mean, const double *mean_lo, const dou
   to->all = all;
 }
 
-/* Only infinite or NaN parameters can make a NaN of a normalized value; its sign then is the processor's choice. */
-static int FN(needs_quiet)(const fn_job *job) {
+/* Only infinite or NaN weights and biases can make a NaN of a normalized value; its sign then is the processor's
+ * choice. Sets the int that `scratch` points at where there is one. */
+static void FN(find_special)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
   const T *lists[2] = {job->weight, job->bias};
   int special = 0;
   for (int k = 0; k < 2; k++)
-    for (int64_t i = 0; lists[k] && i < job->n; i++) special |= !(lists[k][i] - lists[k][i] == 0);
-  return special;
+    for (int64_t i = lo; lists[k] && i < hi; i++) special |= !(lists[k][i] - lists[k][i] == 0);
+  if (special) *(int *)scratch = 1;
 }
 
 static void FN(quiet)(T *y, int64_t n) {
@@ -58,6 +59,8 @@ static void FN(params_of)(const fn_job *job, const double *state, int64_t stride
     mean[j] = state[FN_MEAN * stride + j * step];
     mean_lo[j] = state[FN_MEAN_LO * stride + j * step];
     var[j] = fn_variance(state + j * step, stride, job->ddof);
+    /* A deviation is saved without eps: the careful way if its square has vanished. */
+    if (job->finish == FN_DEVIATION && var[j] > 0 && var[j] < 0x1p-960) var[j] = __builtin_nan("");
   }
   FN(fill_params)(mean, mean_lo, var, cols, job->eps, params);
 }
@@ -102,8 +105,7 @@ FN_INLINE void FN(apply_row)(T *y, const T *x, const T *weight, const T *bias, i
   const T center = params->center[r], center_lo = params->center_lo[r], scale = params->scale[r];
   if (n <= 4 * W) {
     FN_IVDEP
-    for (int64_t i = 0; i < n; i++)
-      FN_AFFINE(y[i], x[i], center, center_lo, scale, weight[i], bias[i], kind);
+    for (int64_t i = 0; i < n; i++) FN_AFFINE(y[i], x[i], center, center_lo, scale, weight[i], bias[i], kind);
     return;
   }
   T head[W], tail[W];
@@ -123,8 +125,7 @@ static void FN(apply_to_rows)(T *const *y, const T *const *x, const T *const *ah
   switch (fn_kind(params->with_lo, weight, bias, past_cache)) {
 #define FN_CASE(kind)                                                                                                  \
   case kind:                                                                                                           \
-    for (int r = 0; r < count; r++)                                                                                    \
-      FN(apply_row)(y[r], x[r], weight, bias, n, params, first + r, ahead[r], kind);                                   \
+    for (int r = 0; r < count; r++) FN(apply_row)(y[r], x[r], weight, bias, n, params, first + r, ahead[r], kind);     \
     break;
     FN_KINDS(FN_CASE)
 #undef FN_CASE
@@ -140,13 +141,13 @@ static inline int FN(y_is_plain)(const fn_job *job) {
 
 /* Applies parameters to `n` loaded elements of a row, number `start` on. */
 static void FN(apply_run)(const fn_job *job, const T *x, char *y_base, int64_t start, int64_t n,
-                          const FN(params) *params, int r, int quiet, T *tile) {
+                          const FN(params) *params, int r, T *tile) {
   const T *weight = job->weight ? (const T *)job->weight + start : NULL;
   const T *bias = job->bias ? (const T *)job->bias + start : NULL;
   if (FN(y_is_plain)(job)) {
     T *y = (T *)(void *)y_base + start;
-    FN(apply_to_rows)(&y, &x, &x, 1, weight, bias, n, params, r, job->stream && !quiet);
-    if (quiet) FN(quiet)(y, n);
+    FN(apply_to_rows)(&y, &x, &x, 1, weight, bias, n, params, r, job->stream && !job->quiet);
+    if (job->quiet) FN(quiet)(y, n);
     return;
   }
   FN(apply_to_rows)(&tile, &x, &x, 1, NULL, NULL, n, params, r, 0);
@@ -154,12 +155,11 @@ static void FN(apply_run)(const fn_job *job, const T *x, char *y_base, int64_t s
     const fn_axis *axes = job->reduced;
     const fn_run run = fn_next_run(axes, job->reduced_ndim, start + at, n - at, offsetof(fn_axis, p));
     const int64_t step = axes[job->reduced_ndim - 1].p;
-    const T *w = (const T *)job->weight + run.offset, *b = (const T *)job->bias + run.offset;
-    for (int64_t i = 0; weight && i < run.count; i++) tile[at + i] *= w[i * step];
-    for (int64_t i = 0; bias && i < run.count; i++) tile[at + i] += b[i * step];
+    for (int64_t i = 0; weight && i < run.count; i++) tile[at + i] *= ((const T *)job->weight)[run.offset + i * step];
+    for (int64_t i = 0; bias && i < run.count; i++) tile[at + i] += ((const T *)job->bias)[run.offset + i * step];
     at += run.count;
   }
-  if (quiet) FN(quiet)(tile, n);
+  if (job->quiet) FN(quiet)(tile, n);
   FN(store)(job, y_base, start, n, tile);
 }
 
@@ -168,8 +168,7 @@ static void FN(apply_run)(const fn_job *job, const T *x, char *y_base, int64_t s
 FN_INLINE void FN(apply_across_of_kind)(T *y, const T *x, int64_t n, const T *center, const T *center_lo,
                                         const T *scale, T weight, T bias, int kind) {
   FN_IVDEP
-  for (int64_t i = 0; i < n; i++)
-    FN_AFFINE(y[i], x[i], center[i], center_lo[i], scale[i], weight, bias, kind);
+  for (int64_t i = 0; i < n; i++) FN_AFFINE(y[i], x[i], center[i], center_lo[i], scale[i], weight, bias, kind);
 }
 
 /* One row of a strip, from column `from` on. */
@@ -205,7 +204,7 @@ static void FN(apply_dense)(const T *x, T *y, int64_t n, int64_t cols, FN(params
 
 /* Rows start <= i < start + rows of a strip whose first column begins at y_base. `x` was loaded. */
 static void FN(apply_strip)(const fn_job *job, const T *x, int64_t stride, char *y_base, int64_t start, int64_t rows,
-                            int64_t cols, FN(params) *params, int quiet, T *tile) {
+                            int64_t cols, FN(params) *params, T *tile) {
   const int64_t size = (int64_t)sizeof(T), y_step = job->reduced_ndim == 1 ? job->reduced[0].y : 0;
   const int in_line = job->aligned && job->inner.y == size;
   const T *weight = job->weight, *bias = job->bias;
@@ -227,7 +226,7 @@ static void FN(apply_strip)(const fn_job *job, const T *x, int64_t stride, char 
       const int direct = in_line && !job->stream;
       T *y = turned ? side_by_side + i * cols : direct ? (T *)(void *)at : tile;
       FN(apply_across)(y, x + i * stride + j, end - j, params, j, weight ? weight + p : NULL, bias ? bias + p : NULL);
-      if (quiet) FN(quiet)(y, end - j);
+      if (job->quiet) FN(quiet)(y, end - j);
       if (turned || direct) continue;
       if (in_line)
         fn_stream(at, (const char *)tile, (end - j) * size);
@@ -241,4 +240,3 @@ static void FN(apply_strip)(const fn_job *job, const T *x, int64_t stride, char 
     if (job->stream) fn_stream(y_base, (const char *)y, rows * cols * size);
   }
 }
-

@@ -40,7 +40,7 @@ static int64_t power_of_two_within(int64_t n) {
   return power;
 }
 
-/* Rows of a chunk: depends on the number of columns alone, so that a stream cut at its multiples gives the same bits. */
+/* Depends on the number of columns alone, so that a stream cut at its multiples gives the same bits. */
 int64_t fn_block_rows(int64_t columns) {
   return power_of_two_within(FN_CHUNK / (columns < FN_STRIP ? (columns > 0 ? columns : 1) : FN_STRIP));
 }

@@ -1,23 +1,8 @@
 /* The careful way to normalize: one kept index, any layout, any range.
  *
- * For what the compute type cannot hold: squares that overflow or underflow, a scale near the ends of its range, NaN and
- * infinity. Works in double, on values scaled by a power of two; slow, and rarely needed.
+ * For what the compute type cannot hold: squares that overflow or underflow, a scale near the ends of its range, NaN
+ * and infinity. Works in double, on values scaled by a power of two; slow, and rarely needed.
  */
-
-static void FN(scatter_run)(char *to, const T *from, int64_t count, int64_t step) {
-  for (int64_t i = 0; i < count; i++) memcpy(to + i * step, from + i, sizeof *from);
-}
-
-/* `from` becomes the elements of y from number `start` on: the way back from convert.h. */
-static void FN(store)(const fn_job *job, char *base, int64_t start, int64_t count, const T *from) {
-  const fn_axis *axes = job->reduced;
-  const int64_t step = job->reduced_ndim ? axes[job->reduced_ndim - 1].y : 0;
-  for (int64_t at = 0; at < count;) {
-    fn_run run = fn_next_run(axes, job->reduced_ndim, start + at, count - at, offsetof(fn_axis, y));
-    FN(scatter_run)(base + run.offset, from + at, run.count, step);
-    at += run.count;
-  }
-}
 
 /* A power of two that brings the largest magnitude near one. Floats need none: their squares fit a double. */
 static double FN(prescale)(const fn_job *job, const char *base, T *tile) {
@@ -33,7 +18,8 @@ static double FN(prescale)(const fn_job *job, const char *base, T *tile) {
   if (most == 0) return 1;
   uint64_t bits;
   memcpy(&bits, &most, sizeof bits);
-  int64_t exponent = (int64_t)(bits >> 52) - 1023, reverse = exponent < -1000 ? 1000 : exponent > 1000 ? -1000 : -exponent;
+  int64_t exponent = (int64_t)(bits >> 52) - 1023;
+  int64_t reverse = exponent < -1000 ? 1000 : exponent > 1000 ? -1000 : -exponent;
   bits = (uint64_t)(1023 + reverse) << 52;
   memcpy(&most, &bits, sizeof most);
   return most;
@@ -51,9 +37,11 @@ static void FN(norm_careful)(const fn_job *job, const char *x_base, char *y_base
     fn_merge(state, 1, part, 1, 1, 0);
   }
   const double mean = state[FN_MEAN], mean_lo = state[FN_MEAN_LO], var = fn_variance(state, 1, job->ddof);
-  const double root = sqrt(var + job->eps * pre * pre), scale = root == 0 ? 0 : 1 / root;
+  const double eps = job->eps * pre * pre; /* where that overflows, eps is all that counts */
+  const double root = fn_finite(eps) ? sqrt(var + eps) : sqrt(job->eps) * pre, scale = root == 0 ? 0 : 1 / root;
   if (job->mean) fn_put(job->mean, job->out_dtype, p, (mean + mean_lo) / pre);
-  if (job->spread) fn_put(job->spread, job->out_dtype, p, job->finish == FN_DEVIATION ? sqrt(var) / pre : 1 / root * pre);
+  if (job->spread)
+    fn_put(job->spread, job->out_dtype, p, job->finish == FN_DEVIATION ? sqrt(var) / pre : 1 / root * pre);
 
   const T *weight = job->weight, *bias = job->bias;
   for (int64_t start = 0; start < job->n; start += FN_CHUNK) {
@@ -69,4 +57,3 @@ static void FN(norm_careful)(const fn_job *job, const char *x_base, char *y_base
     FN(store)(job, y_base, start, count, tile);
   }
 }
-

@@ -1,4 +1,4 @@
-/* From memory as it is to tiles of one type.
+/* Between memory as it is and tiles of one type.
  *
  * A kernel asks for a pointer to contiguous elements. Where memory already is that, it gets memory itself; otherwise a
  * tile in scratch, filled here.
@@ -87,8 +87,8 @@ static void FN(turn)(T *restrict to, int64_t to_stride, const T *restrict from, 
 }
 
 /* Rows start <= i < start + rows of the columns that begin at `base`: a pointer and, in `stride`, elements per row. */
-static const T *FN(load_columns)(const fn_job *job, const char *base, int64_t start, int64_t rows, int64_t cols, T *tile,
-                                 int64_t *stride) {
+static const T *FN(load_columns)(const fn_job *job, const char *base, int64_t start, int64_t rows, int64_t cols,
+                                 T *tile, int64_t *stride) {
   if (FN(native)(job) && job->reduced_ndim <= 1 && (job->inner.x == (int64_t)sizeof(T) || cols == 1)) {
     int64_t step = job->reduced_ndim ? job->reduced[0].x : 0;
     *stride = step / (int64_t)sizeof(T);
@@ -101,10 +101,27 @@ static const T *FN(load_columns)(const fn_job *job, const char *base, int64_t st
     return tile;
   }
   for (int64_t i = 0; i < rows; i++)
-    FN(gather_run)(tile + i * cols, base + FN_OFFSET(job->reduced, job->reduced_ndim, start + i, x), cols,
-                   job->inner.x, job->x_dtype, job->swapped);
+    FN(gather_run)(tile + i * cols, base + FN_OFFSET(job->reduced, job->reduced_ndim, start + i, x), cols, job->inner.x,
+                   job->x_dtype, job->swapped);
   return tile;
 }
+
+#if FN_COMPUTES
+static void FN(scatter_run)(char *to, const T *from, int64_t count, int64_t step) {
+  for (int64_t i = 0; i < count; i++) memcpy(to + i * step, from + i, sizeof *from);
+}
+
+/* `from` becomes the elements of y from number `start` on: the way back. */
+static void FN(store)(const fn_job *job, char *base, int64_t start, int64_t count, const T *from) {
+  const fn_axis *axes = job->reduced;
+  const int64_t step = job->reduced_ndim ? axes[job->reduced_ndim - 1].y : 0;
+  for (int64_t at = 0; at < count;) {
+    fn_run run = fn_next_run(axes, job->reduced_ndim, start + at, count - at, offsetof(fn_axis, y));
+    FN(scatter_run)(base + run.offset, from + at, run.count, step);
+    at += run.count;
+  }
+}
+#endif
 
 /* Asks for a segment of eight rows that will be read soon: columns visited eight rows at a time are not what a
  * processor expects. */

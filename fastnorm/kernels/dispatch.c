@@ -9,7 +9,7 @@ typedef struct {
   unsigned leaf1_ecx, leaf7_ebx, xcr0;
 } cpu_bits;
 
-#if defined(__x86_64__) || defined(__i386__)
+#if defined(__x86_64__)
 #include <cpuid.h>
 
 #define STATE_YMM 0x06u /* xmm and the upper halves of ymm */
@@ -35,11 +35,11 @@ static const struct {
   const fn_table *table;
   cpu_bits needs;
 } isas[] = {
-#if defined(__x86_64__) || defined(__i386__)
-  {&fn_table_avx512, {LEAF1, bit_AVX2 | bit_AVX512F | bit_AVX512VL | bit_AVX512DQ | bit_AVX512BW, STATE_ZMM}},
-  {&fn_table_avx2, {LEAF1, bit_AVX2, STATE_YMM}},
+#if defined(__x86_64__)
+    {&fn_table_avx512, {LEAF1, bit_AVX2 | bit_AVX512F | bit_AVX512VL | bit_AVX512DQ | bit_AVX512BW, STATE_ZMM}},
+    {&fn_table_avx2, {LEAF1, bit_AVX2, STATE_YMM}},
 #endif
-  {&fn_table_baseline, {0, 0, 0}},
+    {&fn_table_baseline, {0, 0, 0}},
 };
 
 enum { ISAS = sizeof isas / sizeof isas[0], BASELINE = ISAS - 1 };

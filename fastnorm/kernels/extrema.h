@@ -1,7 +1,7 @@
 /* Extrema of rows and columns, on integer keys that are ordered as the numbers are.
  *
- * With keys, -0 stands below +0 and NaN outside the infinities, so minimum and maximum are exact, free of order, and say
- * by themselves whether a NaN was among the data. Needs T, its key type K, and FN_KEY_FLIP for floating types.
+ * With keys, -0 stands below +0 and NaN outside the infinities, so minimum and maximum are exact, free of order, and
+ * say by themselves whether a NaN was among the data. Needs T, its key type K, and FN_KEY_FLIP for floating types.
  */
 #ifdef FN_KEY_FLIP
 static inline K FN(key)(T value) {
@@ -95,8 +95,8 @@ static void FN(extrema_piece)(const fn_job *job, int64_t piece, int64_t outer, i
   for (int64_t start = piece * job->chunk; start < end; start += block) {
     const int64_t n = end - start < block ? end - start : block;
     int64_t stride = 1;
-    const T *x = job->columns ? FN(load_columns)(job, base, start, n, cols, tile, &stride)
-                              : FN(load)(job, base, start, n, tile);
+    const T *x =
+        job->columns ? FN(load_columns)(job, base, start, n, cols, tile, &stride) : FN(load)(job, base, start, n, tile);
     for (int64_t c = 0; start == piece * job->chunk && c < cols; c++) lo[c] = hi[c] = FN(key)(x[c]);
     FN(join_extremes)(x, stride, n, cols, lo, hi);
   }
@@ -108,7 +108,8 @@ static void FN(extrema_piece)(const fn_job *job, int64_t piece, int64_t outer, i
 }
 
 static void FN(extrema_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
-  for (int64_t unit = lo; unit < hi; unit++) FN(extrema_piece)(job, unit / job->outer, unit % job->outer, 0, 1, scratch);
+  for (int64_t unit = lo; unit < hi; unit++)
+    FN(extrema_piece)(job, unit / job->outer, unit % job->outer, 0, 1, scratch);
 }
 
 static void FN(extrema_columns)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {

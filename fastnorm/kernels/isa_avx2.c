@@ -1,5 +1,5 @@
 /* The kernels for x86 with AVX2. */
-#if defined(__x86_64__) || defined(__i386__)
+#if defined(__x86_64__)
 #define FN_ISA avx2
 #define FN_VECTOR 32
 #if defined(__clang__)

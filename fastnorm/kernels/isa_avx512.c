@@ -1,9 +1,10 @@
 /* The kernels for x86 with AVX-512 (F, VL, DQ, BW), 64-byte vectors preferred. */
-#if defined(__x86_64__) || defined(__i386__)
+#if defined(__x86_64__)
 #define FN_ISA avx512
 #define FN_VECTOR 64
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,fma,f16c"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,fma,f16c"))),                   \
+                             apply_to = function)
 #pragma clang attribute push(__attribute__((min_vector_width(512))), apply_to = function)
 #include "template.h"
 #pragma clang attribute pop

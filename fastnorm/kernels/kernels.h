@@ -21,10 +21,10 @@ enum {
 
 /* Sizes that do not. */
 enum {
-  FN_WAVE = 64,     /* chunk states in flight before they are folded */
-  FN_SEGMENT = 64,  /* columns visited between two requests to memory */
-  FN_TILE = 4096,   /* elements computed in cache before they are streamed out */
-  FN_MAX_AXES = 64  /* NumPy's own limit */
+  FN_WAVE = 64,    /* chunk states in flight before they are folded */
+  FN_SEGMENT = 64, /* columns visited between two requests to memory */
+  FN_TILE = 4096,  /* elements computed in cache before they are streamed out */
+  FN_MAX_AXES = 64 /* NumPy's own limit */
 };
 
 /* Storage types. The first FN_COMPUTE_TYPES are also compute types, for which the kernels are stamped. */
@@ -49,49 +49,54 @@ typedef struct fn_job {
   void *mean, *spread;       /* results by `p` of the kept axes (spread: var, std or rstd); NULL: not wanted */
   void *min, *max;           /* extrema, of x's dtype */
   double *state;             /* planes: chunk slots or states by `p`; NULL: results are enough */
-  int64_t state_stride;      /* doubles per plane of `state` */
+  int64_t state_stride;      /* doubles per plane of `state`; extrema: results per piece */
   int64_t p;                 /* where the statistics of kept index 0 stand */
   int64_t outer;             /* product of kept[] */
   int64_t n;                 /* product of reduced[] */
   int64_t chunk;             /* how many of the n make a chunk */
   int64_t strip;             /* columns per unit */
-  int64_t index;             /* chunk kernels: which of the `outer` problems */
+  int64_t index;             /* chunk kernels and running states: which of the `outer` problems */
   int64_t first;             /* chunk kernels: the chunk that slot 0 holds */
   double eps, ddof;
-  int x_dtype;               /* storage type of x */
-  int dtype;                 /* compute type, and dtype of y */
-  int out_dtype;             /* of mean and spread */
-  int swapped;               /* x is in the other byte order */
-  int aligned;               /* x and y may be read and written as their types */
-  int columns;               /* memory runs along a kept axis, `inner` */
-  int finish;                /* enum fn_finish: what `spread` is */
-  int extrema;               /* FN_MIN and FN_MAX are wanted */
-  int resume;                /* `state` holds states that go on; otherwise they begin */
-  int stream;                /* y is written past the cache */
+  int x_dtype;   /* storage type of x */
+  int dtype;     /* compute type, and dtype of y */
+  int out_dtype; /* of mean and spread */
+  int swapped;   /* x is in the other byte order */
+  int aligned;   /* x and y may be read and written as their types */
+  int columns;   /* memory runs along a kept axis, `inner` */
+  int finish;    /* enum fn_finish: what `spread` is */
+  int extrema;   /* FN_MIN and FN_MAX are wanted */
+  int resume;    /* `state` holds states that go on; otherwise they begin */
+  int stream;    /* y is written past the cache */
+  int quiet;     /* weight or bias holds infinity or NaN */
   int kept_ndim, reduced_ndim;
-  fn_axis inner;             /* size 1 for rows */
+  fn_axis inner;                                   /* size 1 for rows */
   fn_axis kept[FN_MAX_AXES], reduced[FN_MAX_AXES]; /* outermost first; kept[] without `inner` */
 } fn_job;
 
 enum fn_finish { FN_VARIANCE, FN_DEVIATION, FN_RECIPROCAL };
 
-/* Brings any strided problem into canonical form (axes.c): fills everything from `p` to `strip` that shape decides, and
- * the axes. The strides `y` count if job->y is set. `reduced[a]` tells the kind of axis a. */
+/* Rows of a chunk of so many columns. */
 int64_t fn_block_rows(int64_t columns);
+
+/* Brings any strided problem into canonical form (axes.c): sets `p` to `strip`, `columns` and the axes, and moves `x`
+ * to the lowest address where strides are negative and there is no `y`. Needs x, y, weight and bias; reduced[a] tells
+ * the kind of axis a. */
 void fn_plan(fn_job *job, int ndim, const int64_t *shape, const int64_t *x, const int64_t *y, const char *reduced);
 
 typedef void (*fn_kernel)(const fn_job *job, int64_t lo, int64_t hi, void *scratch);
 
 /* kernel           unit */
 #define FN_KERNELS(X)                                                                                                  \
-  X(moments_chunks) /* a chunk of problem `index`; its state goes into slot (unit - first) */                          \
-  X(moments_rows)   /* a row: states, or finished results */                                                           \
-  X(moments_columns) /* a strip of one of the `outer` problems: states, or finished results */                         \
-  X(norm_rows)      /* a row of at most FN_CHUNK elements: statistics and apply in one visit */                        \
-  X(norm_columns)   /* a strip of at most FN_TALL rows: likewise */                                                    \
-  X(norm_careful_only) /* a kept index that the compute type cannot hold: statistics and apply */                      \
-  X(apply_rows)     /* a chunk of a row */                                                                             \
-  X(apply_columns)  /* a chunk of rows of one of the `outer` problems */
+  X(moments_chunks)    /* a chunk of problem `index`; its state goes into slot (unit - first) */                       \
+  X(moments_rows)      /* a row: states, or finished results */                                                        \
+  X(moments_columns)   /* a strip of one of the `outer` problems: states, or finished results */                       \
+  X(norm_rows)         /* a row of at most FN_CHUNK elements: statistics and apply in one visit */                     \
+  X(norm_columns)      /* a strip of at most FN_TALL rows: likewise */                                                 \
+  X(norm_careful_only) /* a kept index: all of it, if the compute type cannot hold it; else nothing */                 \
+  X(find_special)      /* an element of weight and bias: sets the int at `scratch` if it is infinite or NaN */         \
+  X(apply_rows)        /* a chunk of a row */                                                                          \
+  X(apply_columns)     /* a chunk of rows of one of the `outer` problems */
 
 /* Kernels that do not depend on the compute type. */
 #define FN_STATE_KERNELS(X)                                                                                            \
@@ -101,8 +106,8 @@ typedef void (*fn_kernel)(const fn_job *job, int64_t lo, int64_t hi, void *scrat
 
 /* Kernels for every storage type. */
 #define FN_EXTREMA_KERNELS(X)                                                                                          \
-  X(extrema_rows)    /* a row */                                                                                       \
-  X(extrema_columns) /* a strip of one of the `outer` problems */
+  X(extrema_rows)    /* a piece of `chunk` elements of a row; unit = piece * outer + row */                            \
+  X(extrema_columns) /* a piece of `chunk` rows of a strip; pieces outermost, then `outer`, then strips */
 
 typedef struct fn_table {
   const char *isa;
@@ -118,11 +123,11 @@ typedef struct fn_table {
 } fn_table;
 
 extern const fn_table fn_table_baseline;
-#if defined(__x86_64__) || defined(__i386__)
+#if defined(__x86_64__)
 extern const fn_table fn_table_avx2, fn_table_avx512;
 #endif
 
-/* Bytes of scratch for one thread: three tiles of FN_CHUNK doubles, two states of a strip. */
-#define FN_SCRATCH_BYTES ((size_t)(3 * FN_CHUNK + 2 * FN_PLANES * FN_STRIP) * sizeof(double))
+/* Bytes of scratch for one thread: two tiles of FN_CHUNK doubles, or one and two states of a strip. */
+#define FN_SCRATCH_BYTES ((size_t)2 * FN_CHUNK * sizeof(double))
 
 #endif

@@ -1,4 +1,5 @@
-/* Addresses and stores that do not depend on the type of an element. */
+/* What does not depend on the type of an element: offsets, stores past the cache, storage types, kinds of apply loops.
+ */
 
 /* Byte offset of element `index` of a nest of axes, along the stride named by `member`. */
 #define FN_OFFSET(axes, ndim, index, member) fn_offset((axes), (ndim), (index), offsetof(fn_axis, member))
@@ -56,8 +57,8 @@ static inline void fn_stream_end(void) {
 #endif
 }
 
-/* Narrow strips whose rows follow each other in memory are worked on `group` rows at a time, as one wide row. The
- * result is a multiple of the vector width wherever a strip has room for that. */
+/* Narrow strips whose rows follow each other in memory are worked on several rows at a time, as one wide row: how many
+ * rows. The wide row is a multiple of eight elements wherever a strip has room for that. */
 static inline int64_t fn_group_rows(int64_t cols) {
   int64_t group = FN_STRIP / cols, whole = 8;
   while (whole > 1 && (cols * whole / 2) % 8 == 0) whole /= 2;

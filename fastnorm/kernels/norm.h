@@ -1,8 +1,8 @@
 /* The kernels of norms.
  *
- * Statistics and apply meet where the data fits a cache (norm_rows, norm_columns). Longer problems take their statistics
- * from moments.h and come here to have them applied (apply_rows, apply_columns), but for what the careful way does alone
- * (norm_careful_only).
+ * Statistics and apply meet where the data fits a cache (norm_rows, norm_columns). Longer problems take their
+ * statistics from moments.h and come here to have them applied (apply_rows, apply_columns), but for what the careful
+ * way does alone (norm_careful_only).
  */
 
 /* ---- rows -------------------------------------------------------------------------------------------------------- */
@@ -12,7 +12,7 @@ static void FN(norm_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scrat
   const T *x[FN(BATCH)], *ahead[FN(BATCH)];
   FN(stats) stats;
   FN(params) params;
-  const int quiet = FN(needs_quiet)(job), plain = FN(y_is_plain)(job) && !quiet;
+  const int plain = FN(y_is_plain)(job) && !job->quiet;
   const int direct = FN(native)(job) && job->reduced_ndim == 1 && job->reduced[0].x == (int64_t)sizeof(T);
   const int64_t n = job->n, bytes = n * (int64_t)sizeof(T), most = FN_TILE / 2 / n;
   const int together = most < 1 ? 1 : most > FN(BATCH) ? FN(BATCH) : (int)most;
@@ -34,14 +34,13 @@ static void FN(norm_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scrat
       FN(save)(job, &stats, r, job->p + FN_OFFSET(job->kept, job->kept_ndim, row + r, p));
     if (plain && params.all) {
       FN(apply_to_rows)(y, x, ahead, rows, job->weight, job->bias, n, &params, 0, job->stream && !in_tile);
-      if (in_tile)
-        fn_stream(job->y + FN_OFFSET(job->kept, job->kept_ndim, row, y), (const char *)tile, rows * bytes);
+      if (in_tile) fn_stream(job->y + FN_OFFSET(job->kept, job->kept_ndim, row, y), (const char *)tile, rows * bytes);
       continue;
     }
     for (int r = 0; r < rows; r++) {
       char *y_base = job->y + FN_OFFSET(job->kept, job->kept_ndim, row + r, y);
       if (params.scale[r] == params.scale[r])
-        FN(apply_run)(job, x[r], y_base, 0, n, &params, r, quiet, tile);
+        FN(apply_run)(job, x[r], y_base, 0, n, &params, r, tile);
       else
         FN(norm_careful)(job, job->x + FN_OFFSET(job->kept, job->kept_ndim, row + r, x), y_base,
                          job->p + FN_OFFSET(job->kept, job->kept_ndim, row + r, p), tile);
@@ -66,7 +65,6 @@ static void FN(norm_careful_only)(const fn_job *job, int64_t lo, int64_t hi, voi
 static void FN(apply_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
   T *tile = scratch;
   FN(params) params;
-  const int quiet = FN(needs_quiet)(job);
   const int64_t chunks = (job->n + FN_CHUNK - 1) / FN_CHUNK;
   for (int64_t unit = lo; unit < hi; unit++) {
     const int64_t row = unit / chunks, start = unit % chunks * FN_CHUNK;
@@ -75,7 +73,7 @@ static void FN(apply_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scra
                   &params);
     if (!params.all) continue;
     const T *x = FN(load)(job, job->x + FN_OFFSET(job->kept, job->kept_ndim, row, x), start, n, tile + FN_CHUNK);
-    FN(apply_run)(job, x, job->y + FN_OFFSET(job->kept, job->kept_ndim, row, y), start, n, &params, 0, quiet, tile);
+    FN(apply_run)(job, x, job->y + FN_OFFSET(job->kept, job->kept_ndim, row, y), start, n, &params, 0, tile);
   }
   fn_stream_end();
 }
@@ -84,7 +82,6 @@ static void FN(apply_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scra
 
 static void FN(norm_columns)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
   T *tile = scratch, *out = tile + FN_CHUNK;
-  const int quiet = FN(needs_quiet)(job);
   const int64_t strips = (job->inner.size + job->strip - 1) / job->strip;
   FN(stats) stats;
   FN(params) params;
@@ -99,7 +96,7 @@ static void FN(norm_columns)(const fn_job *job, int64_t lo, int64_t hi, void *sc
     FN(stats_of_columns)(job, x, stride, cols, &stats);
     FN(fill_params)(stats.mean, stats.correction, stats.var, cols, job->eps, &params);
     for (int64_t c = 0; (job->mean || job->spread) && c < cols; c++) FN(save)(job, &stats, c, p + c * job->inner.p);
-    FN(apply_strip)(job, x, stride, y_base, 0, job->n, cols, &params, quiet, out);
+    FN(apply_strip)(job, x, stride, y_base, 0, job->n, cols, &params, out);
     for (int64_t c = 0; c < cols && !params.all; c++)
       if (params.scale[c] != params.scale[c])
         FN(norm_careful)(job, x_base + c * job->inner.x, y_base + c * job->inner.y, p + c * job->inner.p, tile);
@@ -109,7 +106,6 @@ static void FN(norm_columns)(const fn_job *job, int64_t lo, int64_t hi, void *sc
 
 static void FN(apply_columns)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
   T *tile = scratch;
-  const int quiet = FN(needs_quiet)(job);
   const int64_t chunks = (job->n + job->chunk - 1) / job->chunk;
   FN(params) params;
   for (int64_t unit = lo; unit < hi; unit++) {
@@ -123,7 +119,7 @@ static void FN(apply_columns)(const fn_job *job, int64_t lo, int64_t hi, void *s
       int64_t stride;
       const T *x = FN(load_columns)(job, x_base + j * job->inner.x, start, rows, cols, tile, &stride);
       FN(params_of)(job, state + j * job->inner.p, job->state_stride, job->inner.p, cols, &params);
-      FN(apply_strip)(job, x, stride, y_base + j * job->inner.y, start, rows, cols, &params, quiet, tile + FN_CHUNK);
+      FN(apply_strip)(job, x, stride, y_base + j * job->inner.y, start, rows, cols, &params, tile + FN_CHUNK);
     }
   }
   fn_stream_end();

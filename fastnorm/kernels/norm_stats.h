@@ -1,20 +1,20 @@
-/* Statistics of what fits a cache, for norms: guess, sum and verify as in moments.h, but with differences and their squares
- * taken in the compute type, four or eight at a time, and only their sums in double.
+/* Statistics of what fits a cache, for norms: guess, sum and verify as in moments.h, but with differences and their
+ * squares taken in the compute type, four or eight at a time, and only their sums in double.
  */
 
-/* Of some rows or columns: the guess g of each mean, the means of x - g and of (x - g)^2, and what follows from them. */
+/* Of some rows or columns: the guess g of each mean, the means of x - g and of (x - g)^2, and what follows from them.
+ */
 typedef struct {
   T guess[FN_STRIP];
   double correction[FN_STRIP], square[FN_STRIP];
   double mean[FN_STRIP], var[FN_STRIP];
 } FN(stats);
 
-/* Adds the correction to the guesses that missed the mean by more than 0.7 standard deviations; returns whether any did.
- * That costs no more than a factor of two in the rounding errors. */
+/* Adds the correction to the guesses that missed the mean by more than a standard deviation; returns whether any did.
+ * A lesser miss at most doubles the rounding errors. */
 static int FN(guess_again)(FN(stats) *stats, int64_t count) {
   int missed = 0;
-  for (int64_t j = 0; j < count; j++)
-    missed |= stats->correction[j] * stats->correction[j] > 0.5 * stats->square[j];
+  for (int64_t j = 0; j < count; j++) missed |= stats->correction[j] * stats->correction[j] > 0.5 * stats->square[j];
   for (int64_t j = 0; missed && j < count; j++)
     if (stats->correction[j] * stats->correction[j] > 0.5 * stats->square[j])
       stats->guess[j] = (T)((double)stats->guess[j] + stats->correction[j]);
@@ -26,12 +26,13 @@ static void FN(settle)(const fn_job *job, FN(stats) *stats, int64_t count) {
   const double freedom = (double)job->n - job->ddof, none = __builtin_nan("");
   const double unbias = job->ddof == 0 ? 1 : freedom > 0 ? (double)job->n / freedom : none;
   const double *correction = stats->correction, *square = stats->square;
+  const double eps = job->finish == FN_DEVIATION ? 0 : job->eps; /* a deviation is saved without it */
   FN_IVDEP
   for (int64_t j = 0; j < count; j++) {
     const double left = square[j] - correction[j] * correction[j], var = (left > 0 ? left : 0) * unbias;
     const double summed = fn_finite(square[j]) ? var : none;
     stats->mean[j] = (double)stats->guess[j];
-    stats->var[j] = square[j] + job->eps > FN_LEAST_SQUARE ? summed : none;
+    stats->var[j] = square[j] + eps > FN_LEAST_SQUARE ? summed : none;
   }
 }
 
@@ -45,8 +46,8 @@ static inline void FN(save)(const fn_job *job, const FN(stats) *stats, int64_t j
 
 /* Sums over FN_LANES lanes of x - m and of its square. Four or eight differences are added in the compute type, their
  * sums in double. */
-#define FN_FROM_ROW(k) (x[i + (k)*L + l] - m)
-#define FN_FROM_REST(k) (rest[(k)*L + l])
+#define FN_FROM_ROW(k) (x[i + (k) * L + l] - m)
+#define FN_FROM_REST(k) (rest[(k) * L + l])
 
 static void FN(norm_sums)(const T *x, int64_t n, T m, double *restrict sums, double *restrict squares) {
   enum { L = FN_LANES };
@@ -121,7 +122,7 @@ static void FN(stats_of_rows)(const fn_job *job, const T *const *rows, int count
 
 /* ---- columns ----------------------------------------------------------------------------------------------------- */
 
-#define FN_FROM_COLUMN(k) (x[(k)*stride + j] - g[j])
+#define FN_FROM_COLUMN(k) (x[(k) * stride + j] - g[j])
 
 /* Sums over n rows of x - g and of its square. */
 static void FN(sums_across)(const T *x, int64_t stride, int64_t n, int64_t cols, const T *restrict g,

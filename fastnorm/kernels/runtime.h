@@ -40,8 +40,8 @@ typedef struct {
   int forked;   /* this process is a forked child */
 } fn_thread_limits;
 
-int fn_threads_init(void); /* installs the fork handler and reads the limits; returns 0 or an errno */
-void fn_threads_set(int n); /* for the process; 0 returns to the limits and reads them again */
+int fn_threads_init(void);   /* installs the fork handler and reads the limits; returns 0 or an errno */
+void fn_threads_set(int n);  /* for the process; 0 returns to the limits and reads them again */
 int fn_threads_force(int n); /* for the calling thread; 0: nothing forced. Returns what was forced before */
 int fn_thread_count(int omp_max);
 fn_thread_limits fn_threads_limits(void);

@@ -1,8 +1,8 @@
 /* The state of Welford's algorithm in blocked form: merging two states and finishing one.
  *
- * Pairwise update: Chan, Golub, LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances"
- * (1979). Mean and variance move by small increments onto unevaluated sums of two doubles, so the error of a fold does
- * not grow with the number of chunks. Nothing here depends on the compute type.
+ * Pairwise update: Chan, Golub, LeVeque, "Algorithms for Computing the Sample Variance" (1983). Mean and variance move
+ * by small increments onto unevaluated sums of two doubles, so the error of a fold does not grow with the number of
+ * chunks. Nothing here depends on the compute type.
  */
 
 /* What a variance too small for a double is rounded up to, so that only constants have a variance of 0. */
@@ -33,8 +33,8 @@ static inline double fn_extreme(double a, double b, int64_t sign) {
   return a != a ? a : least;
 }
 
-/* Columns of `from` join those of `into`. An empty state is the identity. Cases are selected, never branched to, so that
- * the loop is packed code. */
+/* Columns of `from` join those of `into`. An empty state is the identity. Cases are selected, never branched to, so
+ * that the loop is packed code. */
 static void fn_merge(double *into, int64_t into_stride, const double *from, int64_t from_stride, int64_t cols,
                      int extrema) {
 #define A(plane) into[(plane) * into_stride + j]
@@ -113,13 +113,13 @@ static void fn_finish(const fn_job *job, const double *state, int64_t stride, in
   for (int64_t j = 0; (job->state || job->mean || job->spread) && j < cols; j++, p += step) {
     const double *column = state + j;
     if (job->state)
-      for (int plane = 0; plane < FN_PLANES; plane++) job->state[plane * job->state_stride + p] = column[plane * stride];
+      for (int plane = 0; plane < FN_PLANES; plane++)
+        job->state[plane * job->state_stride + p] = fn_quiet(column[plane * stride]);
     if (job->mean) {
       double mean = column[FN_MEAN * stride] + column[FN_MEAN_LO * stride];
       fn_put(job->mean, job->out_dtype, p, column[FN_COUNT * stride] == 0 ? __builtin_nan("") : mean);
     }
-    if (job->spread)
-      fn_put(job->spread, job->out_dtype, p, fn_spread(job, fn_variance(column, stride, job->ddof)));
+    if (job->spread) fn_put(job->spread, job->out_dtype, p, fn_spread(job, fn_variance(column, stride, job->ddof)));
   }
 }
 

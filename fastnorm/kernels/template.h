@@ -29,11 +29,12 @@
 #define K int32_t
 #define FN(name) name##_f32
 #define FN_TYPE FN_F32
+#define FN_COMPUTES 1
 #define FN_SOURCES(X) X(FN_F32, float, uint32_t, fn_swap32)
 #define FN_KEY_FLIP(bits) ((bits) ^ (int32_t)((uint32_t)((bits) >> 31) >> 1))
 #define FN_EPS 0x1p-23
-#define FN_LARGE 0x1p+126        /* differences from a center no larger do not overflow */
-#define FN_LEAST_SCALE 0x1p-100  /* scales in between are rounded to full precision, and so is what they scale */
+#define FN_LARGE 0x1p+126       /* differences from a center no larger do not overflow */
+#define FN_LEAST_SCALE 0x1p-100 /* scales in between are rounded to full precision, and so is what they scale */
 #define FN_MOST_SCALE 0x1p+100
 #define FN_LEAST_SQUARE 0x1p-100 /* sums of squares above lose nothing to underflow */
 #include "convert.h"
@@ -49,6 +50,7 @@
 #define K int64_t
 #define FN(name) name##_f64
 #define FN_TYPE FN_F64
+#define FN_COMPUTES 1
 #define FN_SOURCES(X) FN_STORAGE(X)
 #define FN_KEY_FLIP(bits) ((bits) ^ (int64_t)((uint64_t)((bits) >> 63) >> 1))
 #define FN_EPS 0x1p-52
@@ -144,17 +146,16 @@
 #define FN_STRING_(name) #name
 #define FN_STRING(name) FN_STRING_(name)
 
-const fn_table FN_JOIN(fn_table_, FN_ISA) = {
-    .isa = FN_STRING(FN_ISA),
+const fn_table FN_JOIN(fn_table_, FN_ISA) = {.isa = FN_STRING(FN_ISA),
 #define FN_SLOT(name) .name = {name##_f32, name##_f64},
-    FN_KERNELS(FN_SLOT)
+                                             FN_KERNELS(FN_SLOT)
 #undef FN_SLOT
 #define FN_SLOT(name) .name = fn_##name,
-    FN_STATE_KERNELS(FN_SLOT)
+                                                 FN_STATE_KERNELS(FN_SLOT)
 #undef FN_SLOT
 #define FN_SLOT(name)                                                                                                  \
   .name = {name##_f32, name##_f64, name##_i8,  name##_u8,  name##_i16,                                                 \
            name##_u16, name##_i32, name##_u32, name##_i64, name##_u64},
-    FN_EXTREMA_KERNELS(FN_SLOT)
+                                                     FN_EXTREMA_KERNELS(FN_SLOT)
 #undef FN_SLOT
 };

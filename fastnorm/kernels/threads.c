@@ -84,7 +84,8 @@ static void walk_groups(const char *mount, const char *group, const char *quota_
       }
     }
     if (!end) return;
-    while (group[--end] != '/') {}
+    while (group[--end] != '/') {
+    }
   }
 }
 
@@ -169,11 +170,11 @@ void fn_threads_set(int n) {
 fn_thread_limits fn_threads_limits(void) {
   get_limit();
   return (fn_thread_limits){
-    .affinity = atomic_load(&affinity),
-    .quota = atomic_load(&quota),
-    .set = atomic_load(&set_threads),
-    .forced = forced_threads,
-    .forked = atomic_load(&forked),
+      .affinity = atomic_load(&affinity),
+      .quota = atomic_load(&quota),
+      .set = atomic_load(&set_threads),
+      .forced = forced_threads,
+      .forked = atomic_load(&forked),
   };
 }
 

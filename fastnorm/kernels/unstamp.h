@@ -3,6 +3,7 @@
 #undef K
 #undef FN
 #undef FN_TYPE
+#undef FN_COMPUTES
 #undef FN_SOURCES
 #undef FN_KEY_FLIP
 #undef FN_EPS
