@@ -154,7 +154,7 @@ def output(out: Any, x: np.ndarray, dtype: np.dtype, parameters: Sequence[tuple[
 def _may_share(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two arrays have an element in common, or might: the exact answer can take for ever."""
     try:
-        return np.shares_memory(a, b, max_work=1_000_000)
+        return np.shares_memory(a, b, max_work=1_000_000)  # type: ignore[arg-type]  # stubs know no bound
     except np.exceptions.TooHardError:
         return True
 
