@@ -7,14 +7,6 @@
  * column is summed again about the mean just found. Random data hardly ever is. Memory is read once: a chunk fits in
  * the L2 cache. Lanes are fixed, so the order of additions is the source's, whatever the vector width.
  */
-#define FN_LANES 16
-
-static inline double FN(fold)(const double *lanes) {
-  double quarter[4];
-  for (int l = 0; l < 4; l++) quarter[l] = (lanes[l] + lanes[l + 8]) + (lanes[l + 4] + lanes[l + 12]);
-  return (quarter[0] + quarter[2]) + (quarter[1] + quarter[3]);
-}
-
 #define FN_SUM_4(d, k) ((d(k) + d((k) + 1)) + (d((k) + 2) + d((k) + 3)))
 #define FN_SQUARES_4(d, k)                                                                                             \
   ((d(k) * d(k) + d((k) + 1) * d((k) + 1)) + (d((k) + 2) * d((k) + 2) + d((k) + 3) * d((k) + 3)))
@@ -49,8 +41,8 @@ static void FN(sum_row)(const T *x, int64_t n, double g, double *sum, double *sq
     for (int l = 0; l < L; l++) total_s[l] += s[l];
     for (int l = 0; l < L; l++) total_q[l] += q[l];
   }
-  *sum = FN(fold)(total_s);
-  *squares = FN(fold)(total_q);
+  *sum = fn_fold(total_s);
+  *squares = fn_fold(total_q);
 }
 
 /* s[j] += x - g[j], q[j] += (x - g[j])^2 over the rows of a strip; eight rows a visit, added among themselves first. */
@@ -153,36 +145,19 @@ static void FN(extremes)(const T *x, int64_t stride, int64_t n, int64_t cols, do
   }
 }
 
-/* Did the guess miss the mean by more than the average of `sample` elements should? (s/n)^2 > 8/sample * q/n, where q/n
- * holds (s/n)^2 too: 1 standard deviation for 16 elements, 0.26 for 128. Normal data hardly ever does, an outlier in
- * the sample nearly always. Shorter columns, whose samples are smaller, are held to the same. */
-static inline int FN(missed)(double n, double s, double q, double sample) { return (s / n) * s > 8 / sample * q; }
-
-static inline int64_t FN(sample_size)(int64_t n, int64_t most) {
-  int64_t size = 1;
-  while (size < most && 2 * size <= n) size *= 2;
-  return size;
-}
-
 /* State of n > 0 contiguous elements. */
 static void FN(chunk_row)(const fn_job *job, const T *x, int64_t n, double *state, int64_t state_stride) {
-  const int64_t sample = FN(sample_size)(n, 128), step = n / sample;
+  const int64_t sample = fn_sample_size(n, 128), step = n / sample;
   double parts[4] = {0}, g, s, q;
   for (int64_t i = 0; i < sample; i++) parts[i % 4] += (double)x[i * step];
   g = ((parts[0] + parts[2]) + (parts[1] + parts[3])) / (double)sample;
   FN(sum_row)(x, n, g, &s, &q);
-  if (FN(missed)((double)n, s, q, 128)) {
+  if (fn_missed((double)n, s, q, 128)) {
     g += s / (double)n;
     FN(sum_row)(x, n, g, &s, &q);
   }
   FN(conclude)(x, 1, n, 1, &g, &s, &q, state, state_stride);
   if (job->extrema) FN(extremes)(x, 1, n, 1, state + FN_MIN * state_stride, state + FN_MAX * state_stride);
-}
-
-/* The sums of rows that were worked on as one, by halves. */
-static void FN(fold_groups)(double *sums, int64_t group, int64_t cols) {
-  for (int64_t left = (group + 1) / 2; group > 1; group = left, left = (group + 1) / 2)
-    for (int64_t j = 0; j < (group - left) * cols; j++) sums[j] += sums[left * cols + j];
 }
 
 /* States of `cols` <= FN_STRIP columns of n > 0 rows. */
@@ -191,7 +166,7 @@ static void FN(chunk_columns)(const fn_job *job, const T *x, int64_t stride, int
   double g[FN_STRIP], s[FN_STRIP], q[FN_STRIP];
   /* By the layout, not by whether it was gathered: alignment must not change bits. */
   const int dense = cols == job->inner.size && job->reduced_ndim == 1 && job->reduced[0].x == cols * job->inner.x;
-  const int64_t group = dense ? fn_group_rows(cols) : 1, sample = FN(sample_size)(n, 16);
+  const int64_t group = dense ? fn_group_rows(cols) : 1, sample = fn_sample_size(n, 16);
   const int64_t wide = group * cols, whole = n / group;
   for (int64_t j = 0; j < cols; j++) g[j] = 0;
   for (int64_t i = 0; i < sample; i++)
@@ -203,11 +178,11 @@ static void FN(chunk_columns)(const fn_job *job, const T *x, int64_t stride, int
     for (int64_t j = 0; j < wide; j++) s[j] = q[j] = 0;
     FN(sum_columns)(x, group * stride, whole, wide, g, s, q);
     FN(sum_columns)(x + whole * group * stride, stride, n % group > 0, n % group * cols, g, s, q);
-    FN(fold_groups)(s, group, cols);
-    FN(fold_groups)(q, group, cols);
+    fn_fold_groups(s, group, cols);
+    fn_fold_groups(q, group, cols);
     again = 0;
     for (int64_t j = 0; visit == 0 && j < cols; j++)
-      if (FN(missed)((double)n, s[j], q[j], 16)) {
+      if (fn_missed((double)n, s[j], q[j], 16)) {
         g[j] += s[j] / (double)n;
         again = 1;
       }

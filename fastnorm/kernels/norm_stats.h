@@ -14,9 +14,9 @@ typedef struct {
  * A lesser miss at most doubles the rounding errors. */
 static int FN(guess_again)(FN(stats) *stats, int64_t count) {
   int missed = 0;
-  for (int64_t j = 0; j < count; j++) missed |= stats->correction[j] * stats->correction[j] > 0.5 * stats->square[j];
+  for (int64_t j = 0; j < count; j++) missed |= fn_missed(1, stats->correction[j], stats->square[j], 16);
   for (int64_t j = 0; missed && j < count; j++)
-    if (stats->correction[j] * stats->correction[j] > 0.5 * stats->square[j])
+    if (fn_missed(1, stats->correction[j], stats->square[j], 16))
       stats->guess[j] = (T)((double)stats->guess[j] + stats->correction[j]);
   return missed;
 }
@@ -143,7 +143,7 @@ static void FN(sums_across)(const T *x, int64_t stride, int64_t n, int64_t cols,
 
 /* The averages of a power of two of rows, so that the guess of a constant is exact. */
 static void FN(guess_across)(const T *x, int64_t stride, int64_t n, int64_t cols, T *restrict guess) {
-  const int64_t sample = FN(sample_size)(n, 16), step = n / sample * stride;
+  const int64_t sample = fn_sample_size(n, 16), step = n / sample * stride;
   for (int64_t j = 0; j < cols; j++) guess[j] = 0;
   int64_t i = 0;
   for (; i + 4 <= sample; i += 4, x += 4 * step)
