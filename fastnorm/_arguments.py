@@ -92,7 +92,7 @@ def normalized_axes(x: np.ndarray, normalized_shape: Any, weight: Any, axis: Any
     if named == ():
         raise ValueError("axis must name at least one axis, got ()")
     if normalized_shape is not None:
-        source, shape = "normalized_shape", _sizes("normalized_shape", normalized_shape)
+        source, shape = "normalized_shape", sizes("normalized_shape", normalized_shape)
     elif named is not None:
         return named
     elif weight is not None:
@@ -107,12 +107,15 @@ def normalized_axes(x: np.ndarray, normalized_shape: Any, weight: Any, axis: Any
     return found
 
 
-def _sizes(name: str, value: Any) -> tuple[int, ...]:
-    """An int or a sequence of ints as a tuple."""
+def sizes(name: str, value: Any) -> tuple[int, ...]:
+    """An int or a sequence of ints, none of them negative, as a tuple."""
     try:
-        return tuple(_index(n) for n in (value if np.iterable(value) else (value,)))
+        found = tuple(_index(n) for n in (value if np.iterable(value) else (value,)))
     except TypeError:
         raise TypeError(f"{name} must be an int or a tuple of ints, got {value!r}") from None
+    if any(n < 0 for n in found):
+        raise ValueError(f"{name} must not be negative, got {value!r}")
+    return found
 
 
 def parameter(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray | None:

@@ -16,6 +16,11 @@ from . import _arguments, _ops
 __all__ = ["Moments", "mean", "mean_var", "minmax", "moments", "std", "var"]
 
 
+# The rows of a state by name, in the order of kernels.h.
+_STATE = ("count", "count_lo", "mean", "mean_lo", "var", "var_lo", "min", "max")
+_COUNT, _COUNT_LO, _MIN, _MAX = map(_STATE.index, ("count", "count_lo", "min", "max"))
+
+
 def mean_var(
     x: Any, axis: Any = None, *, ddof: float = 0, keepdims: bool = False, dtype: Any = None
 ) -> tuple[Any, Any]:
@@ -257,9 +262,6 @@ class Moments:
 
     __slots__ = ("_minmax", "_order", "_shape", "_state")
 
-    # Rows of a state, as in kernels.h.
-    _COUNT, _COUNT_LO, _MIN, _MAX, _PLANES = 0, 1, 6, 7, 8
-
     def __init__(self, order: int = 2, minmax: bool = False) -> None:
         if order != 2 or isinstance(order, bool):
             raise ValueError(f"order must be 2, got {order!r}")
@@ -303,7 +305,7 @@ class Moments:
             raise ValueError(f"chunk leaves shape {shape} without axis {axis}; expected {self._shape} as before")
         if self._state is None:
             self._shape = shape
-            self._state = np.zeros((self._PLANES, int(np.prod(shape, dtype=np.int64))))
+            self._state = np.zeros((len(_STATE), int(np.prod(shape, dtype=np.int64))))
         _ops.update(self._state, x, axes, self._minmax)
         return self
 
@@ -381,7 +383,7 @@ class Moments:
         """How many elements each statistic has seen; exact beyond 2**53."""
         if self._state is None or self._state.shape[1] == 0:
             return 0
-        return int(self._state[self._COUNT, 0]) + int(self._state[self._COUNT_LO, 0])
+        return int(self._state[_COUNT, 0]) + int(self._state[_COUNT_LO, 0])
 
     @property
     def mean(self) -> Any:
@@ -391,12 +393,12 @@ class Moments:
     @property
     def min(self) -> Any:
         """Minima as float64. ValueError unless `minmax` was asked for and data was seen."""
-        return self._extremum(self._MIN)
+        return self._extremum(_MIN)
 
     @property
     def max(self) -> Any:
         """Maxima as float64. ValueError unless `minmax` was asked for and data was seen."""
-        return self._extremum(self._MAX)
+        return self._extremum(_MAX)
 
     def var(self, ddof: float = 0) -> Any:
         """Return the variances.
@@ -463,7 +465,7 @@ class Moments:
         >>> state["count"], state["mean"], state["var"]
         ([2.0], [2.0], [1.0])
         """
-        names = _STATE if self._minmax else _STATE[: self._MIN]
+        names = _STATE if self._minmax else _STATE[:_MIN]
         rows = [[] for _ in names] if self._state is None else self._state.tolist()
         return {
             "order": self._order,
@@ -498,15 +500,15 @@ class Moments:
         >>> fastnorm.Moments.from_dict(saved).mean
         np.float64(2.0)
         """
-        missing = [name for name in ("order", "minmax", "shape", *_STATE[: cls._MIN]) if name not in state]
+        missing = [name for name in ("order", "minmax", "shape", *_STATE[:_MIN]) if name not in state]
         if missing:
             raise ValueError(f"state lacks {', '.join(missing)}; expected what to_dict gives")
         result = cls(state["order"], state["minmax"])
         if state["shape"] is None:
             return result
-        result._shape = tuple(int(n) for n in state["shape"])
-        result._state = np.zeros((cls._PLANES, int(np.prod(result._shape, dtype=np.int64))))
-        for plane, name in enumerate(_STATE if result._minmax else _STATE[: cls._MIN]):
+        result._shape = _arguments.sizes("state['shape']", state["shape"])
+        result._state = np.zeros((len(_STATE), int(np.prod(result._shape, dtype=np.int64))))
+        for plane, name in enumerate(_STATE if result._minmax else _STATE[:_MIN]):
             row = np.asarray(state.get(name, ()), dtype=np.float64)
             if row.shape != result._state[plane].shape:
                 raise ValueError(f"state[{name!r}] has shape {row.shape}; expected {result._state[plane].shape}")
@@ -529,7 +531,3 @@ class Moments:
         if self._state is None or self.count == 0:
             raise ValueError("no data yet; expected an update before min or max")
         return self._state[plane].reshape(self._shape).copy()[()]
-
-
-# The rows of a state by name, in their order; extrema last.
-_STATE = ("count", "count_lo", "mean", "mean_lo", "var", "var_lo", "min", "max")
