@@ -216,8 +216,9 @@ def config():
 
 # ---- drivers: partition, fold ----------------------------------------------------------------------------------------
 
-# Private hooks, which tests lower: a call on fewer elements runs on one thread, one on fewer bytes stays in the cache.
+# A norm of fewer elements keeps the GIL.
 cdef int64_t GIL_THRESHOLD = 4096
+# Private hooks, which tests lower: a call on fewer elements runs on one thread, one on fewer bytes stays in the cache.
 cdef int64_t work_threshold = 32768
 cdef int64_t stream_threshold = 8 << 20
 
@@ -262,28 +263,29 @@ cdef inline void run(fn_kernel kernel, const fn_job *job, int64_t lo, int64_t hi
     fn_fp_leave(word)
 
 
+cdef inline int64_t parts(int64_t whole, int64_t part) noexcept nogil:
+    return (whole + part - 1) // part
+
+
+cdef inline void run_piece(fn_kernel kernel, const fn_job *job, int64_t lo, int64_t hi, int64_t grain, char *scratch,
+                           int thread) noexcept nogil:
+    run(kernel, job, lo, min(lo + grain, hi), scratch + thread * FN_SCRATCH_BYTES)
+
+
 cdef void share(fn_kernel kernel, const fn_job *job, int64_t lo, int64_t hi, int64_t size, crew *team) noexcept nogil:
     """Run the units lo <= u < hi, of about `size` elements each, on the whole crew."""
-    cdef int64_t units = hi - lo, piece, pieces, grain
+    cdef int64_t units = hi - lo, piece, grain
     cdef int threads = <int>min(<int64_t>team.threads, units)
     if threads <= 1:
         run(kernel, job, lo, hi, team.scratch)
     elif units * size <= 32 * FN_CHUNK:  # an even share each, so that what a core has in its cache stays there
-        grain = (units + threads - 1) // threads
-        pieces = (units + grain - 1) // grain
-        for piece in prange(pieces, schedule="static", num_threads=threads):
-            run(kernel, job, lo + piece * grain, min(lo + piece * grain + grain, hi),
-                team.scratch + threadid() * FN_SCRATCH_BYTES)
+        grain = parts(units, threads)
+        for piece in prange(parts(units, grain), schedule="static", num_threads=threads):
+            run_piece(kernel, job, lo + piece * grain, hi, grain, team.scratch, threadid())
     else:
         grain = max(<int64_t>1, FN_CHUNK // max(<int64_t>1, size))
-        pieces = (units + grain - 1) // grain
-        for piece in prange(pieces, schedule="dynamic", num_threads=threads):
-            run(kernel, job, lo + piece * grain, min(lo + piece * grain + grain, hi),
-                team.scratch + threadid() * FN_SCRATCH_BYTES)
-
-
-cdef inline int64_t parts(int64_t whole, int64_t part) noexcept nogil:
-    return (whole + part - 1) // part
+        for piece in prange(parts(units, grain), schedule="dynamic", num_threads=threads):
+            run_piece(kernel, job, lo + piece * grain, hi, grain, team.scratch, threadid())
 
 
 cdef int share_moments(const fn_job *job, crew *team) except -1 nogil:
