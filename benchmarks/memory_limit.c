@@ -67,20 +67,6 @@ static uint64_t read_part(const char *src, size_t n)
     return sum;
 }
 
-static void copy_part(char *dst, const char *src, size_t n)
-{
-    size_t i = 0;
-    for (; i + BLOCK <= n; i += BLOCK) {
-        vector value[UNROLL];
-        for (int k = 0; k < UNROLL; k++)
-            value[k] = *(const vector *)(src + i + k * WIDTH);
-        for (int k = 0; k < UNROLL; k++)
-            *(vector *)(dst + i + k * WIDTH) = value[k];
-    }
-    for (; i < n; i++)
-        dst[i] = src[i];
-}
-
 static void stream_part(char *dst, const char *src, size_t n)
 {
     size_t head = -(uintptr_t)dst % 64; /* streaming stores need alignment, and whole lines to be fast */
@@ -109,15 +95,6 @@ uint64_t memory_read(const char *src, size_t n, int threads)
     for (int t = 0; t < threads; t++)
         sum += read_part(src + part(n, threads, t), part(n, threads, t + 1) - part(n, threads, t));
     return sum;
-}
-
-void memory_copy(char *dst, const char *src, size_t n, int threads)
-{
-#pragma omp parallel for num_threads(threads) schedule(static, 1)
-    for (int t = 0; t < threads; t++) {
-        size_t lo = part(n, threads, t), hi = part(n, threads, t + 1);
-        copy_part(dst + lo, src + lo, hi - lo);
-    }
 }
 
 void memory_stream(char *dst, const char *src, size_t n, int threads)

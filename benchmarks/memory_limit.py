@@ -24,11 +24,6 @@ def read(src, threads):
     return library().memory_read(src.ctypes.data, src.nbytes, threads)
 
 
-def copy(dst, src, threads):
-    """Copy `src` to `dst` with ordinary stores. Moves `2 * src.nbytes`."""
-    library().memory_copy(*pointers(dst, src), src.nbytes, threads)
-
-
 def stream(dst, src, threads):
     """Copy `src` to `dst` with streaming (non-temporal) stores. Moves `2 * src.nbytes`."""
     library().memory_stream(*pointers(dst, src), src.nbytes, threads)
@@ -47,10 +42,8 @@ def library():
     address, size, count = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
     loaded.memory_read.argtypes = [address, size, count]
     loaded.memory_read.restype = ctypes.c_uint64
-    for name in ("memory_copy", "memory_stream"):
-        function = getattr(loaded, name)
-        function.argtypes = [address, address, size, count]
-        function.restype = None
+    loaded.memory_stream.argtypes = [address, address, size, count]
+    loaded.memory_stream.restype = None
     return loaded
 
 
