@@ -131,7 +131,7 @@ setup(
         Extension(
             "fastnorm._ops",
             sources=["fastnorm/_ops.pyx", *sorted(map(str, KERNELS.glob("*.c")))],
-            depends=sorted(map(str, KERNELS.glob("*.h"))),
+            depends=sorted(map(str, [*KERNELS.glob("*.h"), *Path("fastnorm/door").glob("*.pxi")])),
             include_dirs=[str(KERNELS), np.get_include()],
             define_macros=[
                 ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
+from . import _ops
+
 Axis = int | Sequence[int] | None
 
-_STORED = "float32, float64, an integer type or bool"
+_STORED = "float16, bfloat16, float32, float64, an integer type or bool"
 
 
 def array(name: str, value: Any) -> np.ndarray:
@@ -23,15 +25,29 @@ def array(name: str, value: Any) -> np.ndarray:
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array; expected a plain array, for example {name}.filled(...)")
     result = np.asarray(value)
-    kind, size = result.dtype.kind, result.dtype.itemsize
-    if not (kind in "biu" or (kind == "f" and size in (4, 8) and result.dtype.char in "fd")):
+    if not (result.dtype.kind in "biu" or _is_float(result.dtype)):
         raise TypeError(f"{name} has dtype {result.dtype}; expected {_STORED}")
     return result
 
 
+def _is_float(dtype: np.dtype) -> bool:
+    """Whether kernels read this floating type. The first bfloat16 seen tells the door its type number."""
+    if dtype.kind == "f":
+        return dtype.char in "efd"
+    bfloat16 = dtype.name == "bfloat16" and dtype.itemsize == 2 and dtype.type.__module__ == "ml_dtypes"
+    if bfloat16:
+        _ops.set_bfloat16(dtype.num)
+    return bfloat16
+
+
 def result_dtype(x: np.ndarray) -> np.dtype:
-    """The dtype that statistics and norms of x have: float32 for float32, float64 for the rest."""
-    return np.dtype(np.float32 if x.dtype.kind == "f" and x.dtype.itemsize == 4 else np.float64)
+    """The dtype that statistics and norms of x have: that of a float, in this machine's byte order, else float64."""
+    return np.dtype(np.float64) if x.dtype.kind in "biu" else x.dtype.newbyteorder("=")
+
+
+def compute_dtype(x: np.ndarray) -> np.dtype:
+    """The dtype that x is computed in, and that parameters and saved statistics have: float32 for half precision."""
+    return np.dtype(np.float64 if x.dtype.kind in "biu" or x.dtype.itemsize == 8 else np.float32)
 
 
 def _index(value: Any) -> int:
@@ -74,16 +90,16 @@ def real(name: str, value: Any, *, least: float | None = None) -> float:
 
 
 def float_dtype(name: str, value: Any) -> np.dtype[Any] | None:
-    """None, or float32 or float64 in this machine's byte order."""
+    """None, or a floating type in this machine's byte order."""
     if value is None:
         return None
     try:
         dtype: np.dtype[Any] = np.dtype(value)
     except TypeError:
-        raise TypeError(f"{name} must be float32, float64 or None, got {value!r}") from None
-    if dtype not in (np.float32, np.float64):
-        raise TypeError(f"{name} must be float32, float64 or None, got {dtype}")
-    return np.dtype(dtype.type)
+        raise TypeError(f"{name} must be a floating type or None, got {value!r}") from None
+    if not _is_float(dtype):
+        raise TypeError(f"{name} must be float16, bfloat16, float32, float64 or None, got {dtype}")
+    return dtype.newbyteorder("=")
 
 
 def normalized_axes(x: np.ndarray, normalized_shape: Any, weight: Any, axis: Any) -> tuple[int, ...]:

@@ -96,7 +96,7 @@ def test_installed_package_holds_no_sources():
     files = installed().files
     if not any(file.name == "__init__.py" for file in files):
         pytest.skip("an editable install lists no modules")
-    assert [str(file) for file in files if file.suffix in {".c", ".h", ".pyx", ".pxd"}] == []
+    assert [str(file) for file in files if file.suffix in {".c", ".h", ".pyx", ".pxi"}] == []
 
 
 def test_import_needs_numpy_only():

@@ -134,9 +134,10 @@ static void FN(apply_to_rows)(T *const *y, const T *const *x, const T *const *ah
 
 /* Does the row of y that is worked on, with its weight and bias, lie in one piece? */
 static inline int FN(y_is_plain)(const fn_job *job) {
-  const fn_axis *along = job->reduced;
-  return job->aligned && (job->n == 1 || (job->reduced_ndim == 1 && along->y == (int64_t)sizeof(T) &&
-                                          (along->p == 1 || !(job->weight || job->bias))));
+  const int affine = job->weight || job->bias;
+  return FN(native)(&job->array[FN_Y]) &&
+         (job->n == 1 || (job->reduced_ndim == 1 && fn_step(job, FN_Y) == (int64_t)sizeof(T) &&
+                          (!affine || fn_step(job, FN_P) == 1)));
 }
 
 /* Applies parameters to `n` loaded elements of a row, number `start` on. */
@@ -152,15 +153,14 @@ static void FN(apply_run)(const fn_job *job, const T *x, char *y_base, int64_t s
   }
   FN(apply_to_rows)(&tile, &x, &x, 1, NULL, NULL, n, params, r, 0);
   for (int64_t at = 0; (weight || bias) && at < n;) {
-    const fn_axis *axes = job->reduced;
-    const fn_run run = fn_next_run(axes, job->reduced_ndim, start + at, n - at, offsetof(fn_axis, p));
-    const int64_t step = axes[job->reduced_ndim - 1].p;
+    const fn_run run = fn_next_run(job, FN_P, start + at, n - at);
+    const int64_t step = fn_step(job, FN_P);
     for (int64_t i = 0; weight && i < run.count; i++) tile[at + i] *= ((const T *)job->weight)[run.offset + i * step];
     for (int64_t i = 0; bias && i < run.count; i++) tile[at + i] += ((const T *)job->bias)[run.offset + i * step];
     at += run.count;
   }
   if (job->quiet) FN(quiet)(tile, n);
-  FN(store)(job, y_base, start, n, tile);
+  FN(store)(job, FN_Y, y_base, start, n, tile);
 }
 
 /* ---- columns ----------------------------------------------------------------------------------------------------- */
@@ -205,24 +205,25 @@ static void FN(apply_dense)(const T *x, T *y, int64_t n, int64_t cols, FN(params
 /* Rows start <= i < start + rows of a strip whose first column begins at y_base. `x` was loaded. */
 static void FN(apply_strip)(const fn_job *job, const T *x, int64_t stride, char *y_base, int64_t start, int64_t rows,
                             int64_t cols, FN(params) *params, T *tile) {
-  const int64_t size = (int64_t)sizeof(T), y_step = job->reduced_ndim == 1 ? job->reduced[0].y : 0;
-  const int in_line = job->aligned && job->inner.y == size;
+  const int64_t size = (int64_t)sizeof(T), across = job->inner.step[FN_Y];
+  const int64_t y_step = job->reduced_ndim == 1 ? job->reduced[0].step[FN_Y] : 0;
+  const int native = FN(native)(&job->array[FN_Y]), in_line = native && across == size;
   const T *weight = job->weight, *bias = job->bias;
   if (in_line && stride == cols && y_step == cols * size && params->all && !weight && !bias) {
     FN(apply_dense)(x, (T *)(void *)(y_base + start * y_step), rows * cols, cols, params, job->stream, tile);
     return;
   }
   /* Short rows that follow each other in memory: normalized side by side in the tile, then turned back. */
-  const int turned = params->all && job->aligned && job->reduced_ndim == 1 && y_step == size &&
-                     job->inner.y == rows * size && 2 * rows * cols + FN_STRIP <= FN_CHUNK;
+  const int turned = params->all && native && job->reduced_ndim == 1 && y_step == size &&
+                     across == rows * size && 2 * rows * cols + FN_STRIP <= FN_CHUNK;
   T *side_by_side = tile + FN_STRIP;
   for (int64_t i = 0; i < rows; i++) {
-    const int64_t p = FN_OFFSET(job->reduced, job->reduced_ndim, start + i, p);
-    char *to = y_base + FN_OFFSET(job->reduced, job->reduced_ndim, start + i, y);
+    const int64_t p = fn_along(job, FN_P, start + i);
+    char *to = y_base + fn_along(job, FN_Y, start + i);
     for (int64_t j = 0, end; j < cols; j = end) { /* columns that are not left to the careful way */
       end = params->all ? cols : j + 1;
       if (params->scale[j] != params->scale[j]) continue;
-      char *at = to + j * job->inner.y;
+      char *at = to + j * across;
       const int direct = in_line && !job->stream;
       T *y = turned ? side_by_side + i * cols : direct ? (T *)(void *)at : tile;
       FN(apply_across)(y, x + i * stride + j, end - j, params, j, weight ? weight + p : NULL, bias ? bias + p : NULL);
@@ -231,7 +232,7 @@ static void FN(apply_strip)(const fn_job *job, const T *x, int64_t stride, char 
       if (in_line)
         fn_stream(at, (const char *)tile, (end - j) * size);
       else
-        FN(scatter_run)(at, tile, end - j, job->inner.y);
+        FN(scatter_run)(at, tile, end - j, across, job->array[FN_Y].dtype);
     }
   }
   if (turned) {

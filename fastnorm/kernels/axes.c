@@ -14,13 +14,14 @@ static int canonical(fn_axis *axes, int count) {
   for (int i = 1; i < count; i++) {
     fn_axis axis = axes[i];
     int at = i;
-    for (; at > 0 && magnitude(axes[at - 1].x) < magnitude(axis.x); at--) axes[at] = axes[at - 1];
+    for (; at > 0 && magnitude(axes[at - 1].step[FN_X]) < magnitude(axis.step[FN_X]); at--) axes[at] = axes[at - 1];
     axes[at] = axis;
   }
   int last = 0;
   for (int i = 1; i < count; i++) {
     fn_axis a = axes[last], b = axes[i];
-    int joined = a.x == b.x * b.size && a.y == b.y * b.size && a.p == b.p * b.size;
+    int joined = 1;
+    for (int k = 0; k < FN_STEPS; k++) joined &= a.step[k] == b.step[k] * b.size;
     if (!joined) last++;
     axes[last] = b;
     if (joined) axes[last].size = a.size * b.size;
@@ -45,23 +46,27 @@ int64_t fn_block_rows(int64_t columns) {
   return power_of_two_within(FN_CHUNK / (columns < FN_STRIP ? (columns > 0 ? columns : 1) : FN_STRIP));
 }
 
-void fn_plan(fn_job *job, int ndim, const int64_t *shape, const int64_t *x, const int64_t *y, const char *reduced) {
+void fn_plan(fn_job *job, int ndim, const int64_t *shape, const int64_t *const *steps, const char *reduced) {
   int64_t p[FN_MAX_AXES], next[2] = {1, 1};
   for (int a = ndim - 1; a >= 0; a--) {
     p[a] = next[!!reduced[a]];
     next[!!reduced[a]] *= shape[a];
   }
-  int has_affine = job->weight || job->bias;
+  const int has_affine = job->weight || job->bias, writes = steps[FN_Y] != NULL;
   job->kept_ndim = job->reduced_ndim = 0;
   job->p = 0;
   for (int a = 0; a < ndim; a++) {
-    fn_axis axis = {shape[a], x[a], job->y ? y[a] : 0, reduced[a] && !has_affine ? 0 : p[a]};
+    fn_axis axis = {.size = shape[a]};
     if (axis.size == 1) continue;
-    if (!job->y && axis.x < 0) { /* statistics do not mind the direction */
-      job->x += (axis.size - 1) * axis.x;
-      job->p += (axis.size - 1) * (reduced[a] ? 0 : axis.p);
-      axis.x = -axis.x;
-      axis.p = -axis.p;
+    for (int k = 0; k < FN_ARRAYS; k++) axis.step[k] = steps[k] ? steps[k][a] : 0;
+    axis.step[FN_P] = reduced[a] && !has_affine ? 0 : p[a];
+    if (!writes && axis.step[FN_X] < 0) { /* statistics do not mind the direction */
+      if (reduced[a]) axis.step[FN_P] = 0;
+      job->p += (axis.size - 1) * axis.step[FN_P];
+      for (int k = 0; k < FN_STEPS; k++) {
+        if (k < FN_ARRAYS && steps[k]) job->array[k].data += (axis.size - 1) * axis.step[k];
+        axis.step[k] = -axis.step[k];
+      }
     }
     if (reduced[a])
       job->reduced[job->reduced_ndim++] = axis;
@@ -74,9 +79,9 @@ void fn_plan(fn_job *job, int ndim, const int64_t *shape, const int64_t *x, cons
 
   /* Short rows go side by side; a norm takes even a single one as a column. */
   const fn_axis *kept = job->kept + job->kept_ndim - 1, *along = job->reduced + job->reduced_ndim - 1;
-  const int across = job->kept_ndim > 0 && (job->reduced_ndim == 0 || magnitude(kept->x) < magnitude(along->x));
-  job->columns = across || (job->n < FN_SHORT && (job->y || job->kept_ndim > 0));
-  job->inner = (fn_axis){1, 0, 0, 0};
+  const int across = job->kept_ndim > 0 && (job->reduced_ndim == 0 || magnitude(kept->step[FN_X]) < magnitude(along->step[FN_X]));
+  job->columns = across || (job->n < FN_SHORT && (writes || job->kept_ndim > 0));
+  job->inner = (fn_axis){.size = 1};
   if (job->columns && job->kept_ndim > 0) job->inner = job->kept[--job->kept_ndim];
   job->outer = product(job->kept, job->kept_ndim);
   job->chunk = fn_block_rows(job->inner.size);

@@ -9,7 +9,7 @@ static double FN(prescale)(const fn_job *job, const char *base, T *tile) {
   double most = 0;
   for (int64_t start = 0; FN_TYPE == FN_F64 && start < job->n; start += FN_CHUNK) {
     const int64_t n = job->n - start < FN_CHUNK ? job->n - start : FN_CHUNK;
-    const T *x = FN(load)(job, base, start, n, tile);
+    const T *x = FN(load)(job, FN_X, base, start, n, tile);
     for (int64_t i = 0; i < n; i++) {
       double magnitude = fabs((double)x[i]);
       most = magnitude > most && fn_finite(magnitude) ? magnitude : most;
@@ -32,7 +32,7 @@ static void FN(norm_careful)(const fn_job *job, const char *x_base, char *y_base
   for (int64_t start = 0; start < job->n; start += FN_CHUNK) {
     const int64_t count = job->n - start < FN_CHUNK ? job->n - start : FN_CHUNK;
     part[FN_COUNT] = (double)count;
-    FN(careful_moments)(FN(load)(job, x_base, start, count, tile), 1, count, pre, part + FN_MEAN, part + FN_MEAN_LO,
+    FN(careful_moments)(FN(load)(job, FN_X, x_base, start, count, tile), 1, count, pre, part + FN_MEAN, part + FN_MEAN_LO,
                         part + FN_VAR);
     fn_merge(state, 1, part, 1, 1, 0);
   }
@@ -46,14 +46,14 @@ static void FN(norm_careful)(const fn_job *job, const char *x_base, char *y_base
   const T *weight = job->weight, *bias = job->bias;
   for (int64_t start = 0; start < job->n; start += FN_CHUNK) {
     const int64_t count = job->n - start < FN_CHUNK ? job->n - start : FN_CHUNK;
-    const T *x = FN(load)(job, x_base, start, count, tile);
+    const T *x = FN(load)(job, FN_X, x_base, start, count, tile);
     for (int64_t i = 0; i < count; i++) {
-      const int64_t at = FN_OFFSET(job->reduced, job->reduced_ndim, start + i, p);
+      const int64_t at = fn_along(job, FN_P, start + i);
       double v = (((double)x[i] * pre - mean) - mean_lo) * scale;
       if (weight) v *= (double)weight[at];
       if (bias) v += (double)bias[at];
       tile[i] = (T)fn_quiet(v);
     }
-    FN(store)(job, y_base, start, count, tile);
+    FN(store)(job, FN_Y, y_base, start, count, tile);
   }
 }

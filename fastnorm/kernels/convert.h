@@ -5,8 +5,14 @@
  */
 
 static void FN(gather_run)(T *to, const char *from, int64_t count, int64_t step, int dtype, int swapped) {
+#if FN_COMPUTES
+  if (FN_TYPE == FN_F32 && fn_is_half(dtype) && !swapped && step == 2) {
+    fn_widen((float *)(void *)to, from, count, dtype);
+    return;
+  }
+#endif
   switch (dtype) {
-#define FN_CASE(code, type, bits, swap)                                                                                \
+#define FN_CASE(code, type, bits, swap, widen)                                                                         \
   case code:                                                                                                           \
     if (swapped) {                                                                                                     \
       for (int64_t i = 0; i < count; i++) {                                                                            \
@@ -15,19 +21,19 @@ static void FN(gather_run)(T *to, const char *from, int64_t count, int64_t step,
         memcpy(&raw, from + i * step, sizeof raw);                                                                     \
         raw = swap(raw);                                                                                               \
         memcpy(&value, &raw, sizeof value);                                                                            \
-        to[i] = (T)value;                                                                                              \
+        to[i] = (T)widen(value);                                                                                       \
       }                                                                                                                \
     } else if (step == (int64_t)sizeof(type)) {                                                                        \
       for (int64_t i = 0; i < count; i++) {                                                                            \
         type value;                                                                                                    \
         memcpy(&value, from + i * (int64_t)sizeof value, sizeof value);                                                \
-        to[i] = (T)value;                                                                                              \
+        to[i] = (T)widen(value);                                                                                       \
       }                                                                                                                \
     } else {                                                                                                           \
       for (int64_t i = 0; i < count; i++) {                                                                            \
         type value;                                                                                                    \
         memcpy(&value, from + i * step, sizeof value);                                                                 \
-        to[i] = (T)value;                                                                                              \
+        to[i] = (T)widen(value);                                                                                       \
       }                                                                                                                \
     }                                                                                                                  \
     break;
@@ -36,20 +42,21 @@ static void FN(gather_run)(T *to, const char *from, int64_t count, int64_t step,
   }
 }
 
-/* Is x stored in the compute type, in reach of ordinary loads? */
-static inline int FN(native)(const fn_job *job) { return job->x_dtype == FN_TYPE && !job->swapped && job->aligned; }
+/* Is an array stored in this very type, in reach of ordinary loads and stores? */
+static inline int FN(native)(const fn_array *array) {
+  return array->dtype == FN_TYPE && !array->swapped && array->aligned;
+}
 
 /* `count` reduced elements of the kept index at `base`, from number `start` on: contiguous, in memory or in `tile`. */
-static const T *FN(load)(const fn_job *job, const char *base, int64_t start, int64_t count, T *tile) {
-  const fn_axis *axes = job->reduced;
-  const int ndim = job->reduced_ndim;
-  const int64_t step = ndim ? axes[ndim - 1].x : 0;
-  fn_run run = fn_next_run(axes, ndim, start, count, offsetof(fn_axis, x));
-  if (FN(native)(job) && run.count == count && (step == (int64_t)sizeof(T) || count == 1))
+static const T *FN(load)(const fn_job *job, int which, const char *base, int64_t start, int64_t count, T *tile) {
+  const fn_array *array = &job->array[which];
+  const int64_t step = fn_step(job, which);
+  fn_run run = fn_next_run(job, which, start, count);
+  if (FN(native)(array) && run.count == count && (step == (int64_t)sizeof(T) || count == 1))
     return (const T *)(const void *)(base + run.offset);
   for (int64_t at = 0; at < count; at += run.count) {
-    run = fn_next_run(axes, ndim, start + at, count - at, offsetof(fn_axis, x));
-    FN(gather_run)(tile + at, base + run.offset, run.count, step, job->x_dtype, job->swapped);
+    run = fn_next_run(job, which, start + at, count - at);
+    FN(gather_run)(tile + at, base + run.offset, run.count, step, array->dtype, array->swapped);
   }
   return tile;
 }
@@ -87,37 +94,46 @@ static void FN(turn)(T *restrict to, int64_t to_stride, const T *restrict from, 
 }
 
 /* Rows start <= i < start + rows of the columns that begin at `base`: a pointer and, in `stride`, elements per row. */
-static const T *FN(load_columns)(const fn_job *job, const char *base, int64_t start, int64_t rows, int64_t cols,
-                                 T *tile, int64_t *stride) {
-  if (FN(native)(job) && job->reduced_ndim <= 1 && (job->inner.x == (int64_t)sizeof(T) || cols == 1)) {
-    int64_t step = job->reduced_ndim ? job->reduced[0].x : 0;
-    *stride = step / (int64_t)sizeof(T);
-    if (*stride * (int64_t)sizeof(T) == step) return (const T *)(const void *)(base + start * step);
+static const T *FN(load_columns)(const fn_job *job, int which, const char *base, int64_t start, int64_t rows,
+                                 int64_t cols, T *tile, int64_t *stride) {
+  const fn_array *array = &job->array[which];
+  const int64_t size = (int64_t)sizeof(T), step = fn_step(job, which), across = job->inner.step[which];
+  if (FN(native)(array) && job->reduced_ndim <= 1 && (across == size || cols == 1)) {
+    *stride = step / size;
+    if (*stride * size == step) return (const T *)(const void *)(base + start * step);
   }
   *stride = cols;
-  const int64_t size = (int64_t)sizeof(T);
-  if (FN(native)(job) && job->reduced_ndim == 1 && job->reduced[0].x == size && job->inner.x % size == 0) {
-    FN(turn)(tile, cols, (const T *)(const void *)base + start, job->inner.x / size, cols, rows);
+  if (FN(native)(array) && job->reduced_ndim == 1 && step == size && across % size == 0) {
+    FN(turn)(tile, cols, (const T *)(const void *)base + start, across / size, cols, rows);
     return tile;
   }
   for (int64_t i = 0; i < rows; i++)
-    FN(gather_run)(tile + i * cols, base + FN_OFFSET(job->reduced, job->reduced_ndim, start + i, x), cols, job->inner.x,
-                   job->x_dtype, job->swapped);
+    FN(gather_run)(tile + i * cols, base + fn_along(job, which, start + i), cols, across, array->dtype, array->swapped);
   return tile;
 }
 
 #if FN_COMPUTES
-static void FN(scatter_run)(char *to, const T *from, int64_t count, int64_t step) {
+static void FN(scatter_run)(char *to, const T *from, int64_t count, int64_t step, int dtype) {
+  if (FN_TYPE == FN_F32 && fn_is_half(dtype)) {
+    const float *values = (const float *)(const void *)from;
+    if (step == 2) {
+      fn_narrow(to, values, count, dtype);
+      return;
+    }
+    for (int64_t i = 0; i < count; i++) {
+      const uint16_t half = dtype == FN_F16 ? fn_narrow_f16(values[i]) : fn_narrow_bf16(values[i]);
+      memcpy(to + i * step, &half, sizeof half);
+    }
+    return;
+  }
   for (int64_t i = 0; i < count; i++) memcpy(to + i * step, from + i, sizeof *from);
 }
 
-/* `from` becomes the elements of y from number `start` on: the way back. */
-static void FN(store)(const fn_job *job, char *base, int64_t start, int64_t count, const T *from) {
-  const fn_axis *axes = job->reduced;
-  const int64_t step = job->reduced_ndim ? axes[job->reduced_ndim - 1].y : 0;
+/* `from` becomes elements of an array from number `start` on: the way back. */
+static void FN(store)(const fn_job *job, int which, char *base, int64_t start, int64_t count, const T *from) {
   for (int64_t at = 0; at < count;) {
-    fn_run run = fn_next_run(axes, job->reduced_ndim, start + at, count - at, offsetof(fn_axis, y));
-    FN(scatter_run)(base + run.offset, from + at, run.count, step);
+    const fn_run run = fn_next_run(job, which, start + at, count - at);
+    FN(scatter_run)(base + run.offset, from + at, run.count, fn_step(job, which), job->array[which].dtype);
     at += run.count;
   }
 }

@@ -1,7 +1,8 @@
 /* Extrema of rows and columns, on integer keys that are ordered as the numbers are.
  *
  * With keys, -0 stands below +0 and NaN outside the infinities, so minimum and maximum are exact, free of order, and
- * say by themselves whether a NaN was among the data. Needs T, its key type K, and FN_KEY_FLIP for floating types.
+ * say by themselves whether a NaN was among the data. Needs T, its key type K and, for
+ * floating types, FN_KEY_FLIP, the infinities and NaN. Halves are compared as the bits that they are.
  */
 #ifdef FN_KEY_FLIP
 static inline K FN(key)(T value) {
@@ -16,9 +17,9 @@ static inline T FN(unkey)(K key) {
   return value;
 }
 static inline int FN(unordered)(K lo, K hi) {
-  return lo < FN(key)(-(T)__builtin_inf()) || hi > FN(key)((T)__builtin_inf());
+  return lo < FN(key)(FN_MINUS_INFINITY) || hi > FN(key)(FN_INFINITY);
 }
-static inline T FN(nan)(void) { return (T)__builtin_nan(""); }
+static inline T FN(nan)(void) { return FN_NAN; }
 #else
 static inline K FN(key)(T value) { return value; }
 static inline T FN(unkey)(K key) { return key; }
@@ -87,20 +88,20 @@ static void FN(join_extremes)(const T *x, int64_t stride, int64_t n, int64_t col
 
 /* Pieces of `chunk` elements, each with results of its own: piece i of kept index p stands at i * state_stride + p. */
 static void FN(extrema_piece)(const fn_job *job, int64_t piece, int64_t outer, int64_t j, int64_t cols, T *tile) {
-  const char *base = job->x + FN_OFFSET(job->kept, job->kept_ndim, outer, x) + j * job->inner.x;
-  int64_t p = job->p + FN_OFFSET(job->kept, job->kept_ndim, outer, p) + j * job->inner.p + piece * job->state_stride;
+  const char *base = fn_base(job, FN_X, outer, j);
+  int64_t p = fn_place(job, outer, j) + piece * job->state_stride;
   const int64_t end = (piece + 1) * job->chunk < job->n ? (piece + 1) * job->chunk : job->n;
   const int64_t block = FN_CHUNK / cols;
   K lo[FN_STRIP] = {0}, hi[FN_STRIP] = {0};
   for (int64_t start = piece * job->chunk; start < end; start += block) {
     const int64_t n = end - start < block ? end - start : block;
     int64_t stride = 1;
-    const T *x =
-        job->columns ? FN(load_columns)(job, base, start, n, cols, tile, &stride) : FN(load)(job, base, start, n, tile);
+    const T *x = job->columns ? FN(load_columns)(job, FN_X, base, start, n, cols, tile, &stride)
+                              : FN(load)(job, FN_X, base, start, n, tile);
     for (int64_t c = 0; start == piece * job->chunk && c < cols; c++) lo[c] = hi[c] = FN(key)(x[c]);
     FN(join_extremes)(x, stride, n, cols, lo, hi);
   }
-  for (int64_t c = 0; c < cols; c++, p += job->inner.p) {
+  for (int64_t c = 0; c < cols; c++, p += job->inner.step[FN_P]) {
     const int unordered = FN(unordered)(lo[c], hi[c]);
     ((T *)job->min)[p] = unordered ? FN(nan)() : FN(unkey)(lo[c]);
     ((T *)job->max)[p] = unordered ? FN(nan)() : FN(unkey)(hi[c]);

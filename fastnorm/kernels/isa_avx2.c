@@ -1,5 +1,6 @@
 /* The kernels for x86 with AVX2. */
 #if defined(__x86_64__)
+#include <immintrin.h>
 #define FN_ISA avx2
 #define FN_VECTOR 32
 #if defined(__clang__)

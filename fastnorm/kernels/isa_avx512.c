@@ -1,5 +1,6 @@
 /* The kernels for x86 with AVX-512 (F, VL, DQ, BW), 64-byte vectors preferred. */
 #if defined(__x86_64__)
+#include <immintrin.h>
 #define FN_ISA avx512
 #define FN_VECTOR 64
 #if defined(__clang__)

@@ -27,14 +27,36 @@ enum {
   FN_MAX_AXES = 64 /* NumPy's own limit */
 };
 
-/* Storage types. The first FN_COMPUTE_TYPES are also compute types, for which the kernels are stamped. */
-enum fn_dtype { FN_F32, FN_F64, FN_I8, FN_U8, FN_I16, FN_U16, FN_I32, FN_U32, FN_I64, FN_U64, FN_DTYPES };
+/* Storage types. The first FN_COMPUTE_TYPES are also compute types, for which the kernels are stamped; float16 and
+ * bfloat16 are computed in float. */
+enum fn_dtype {
+  FN_F32, FN_F64, FN_F16, FN_BF16, FN_I8, FN_U8, FN_I16, FN_U16, FN_I32, FN_U32, FN_I64, FN_U64, FN_DTYPES
+};
 enum { FN_COMPUTE_TYPES = 2 };
 
-/* One axis after neighbours were collapsed. `x` and `y` are byte strides. `p` counts elements: of weight and bias along
- * a reduced axis, of the statistics along a kept one. */
+/* The arrays of a job, which are also the steps of an axis. */
+enum fn_which {
+  FN_X,       /* what is read */
+  FN_Z,       /* a second array that is read: the residual, or dy of a backward pass */
+  FN_WHERE,   /* one byte per element, 0 or 1: which elements count */
+  FN_WEIGHTS, /* how much they count; not negative */
+  FN_Y,       /* what is written: y, or dx */
+  FN_S,       /* a second array that is written: x + residual */
+  FN_ARRAYS,
+  FN_P = FN_ARRAYS, /* weight and bias along a reduced axis, the statistics along a kept one: counts elements */
+  FN_STEPS
+};
+
+/* All arrays of a job have the shape of x; repeated elements have a step of 0. No data: not wanted. */
+typedef struct fn_array {
+  char *data;
+  int dtype, swapped; /* storage type; in the other byte order */
+  int aligned;        /* may be read and written as its type */
+} fn_array;
+
+/* One axis after neighbours were collapsed. Steps are in bytes, but for FN_P. */
 typedef struct fn_axis {
-  int64_t size, x, y, p;
+  int64_t size, step[FN_STEPS];
 } fn_axis;
 
 /* The state of Welford's algorithm, one plane of doubles after the other. Mean and variance are unevaluated sums of
@@ -43,12 +65,11 @@ typedef struct fn_axis {
 enum fn_plane { FN_COUNT, FN_COUNT_LO, FN_MEAN, FN_MEAN_LO, FN_VAR, FN_VAR_LO, FN_MIN, FN_MAX, FN_PLANES };
 
 typedef struct fn_job {
-  const char *x;
-  char *y;
-  const void *weight, *bias; /* compute type, laid out by the `p` of the reduced axes; NULL: one and zero */
-  void *mean, *spread;       /* results by `p` of the kept axes (spread: var, std or rstd); NULL: not wanted */
+  fn_array array[FN_ARRAYS];
+  const void *weight, *bias; /* compute type, laid out by step[FN_P] of the reduced axes; NULL: one and zero */
+  void *mean, *spread;       /* by step[FN_P] of the kept axes (spread: var, std or rstd); NULL: not wanted */
   void *min, *max;           /* extrema, of x's dtype */
-  double *state;             /* planes: chunk slots or states by `p`; NULL: results are enough */
+  double *state;             /* planes: chunk slots or states by FN_P; NULL: results are enough */
   int64_t state_stride;      /* doubles per plane of `state`; extrema: results per piece */
   int64_t p;                 /* where the statistics of kept index 0 stand */
   int64_t outer;             /* product of kept[] */
@@ -58,16 +79,13 @@ typedef struct fn_job {
   int64_t index;             /* chunk kernels and running states: which of the `outer` problems */
   int64_t first;             /* chunk kernels: the chunk that slot 0 holds */
   double eps, ddof;
-  int x_dtype;   /* storage type of x */
-  int dtype;     /* compute type, and dtype of y */
+  int dtype;     /* compute type */
   int out_dtype; /* of mean and spread */
-  int swapped;   /* x is in the other byte order */
-  int aligned;   /* x and y may be read and written as their types */
   int columns;   /* memory runs along a kept axis, `inner` */
   int finish;    /* enum fn_finish: what `spread` is */
   int extrema;   /* FN_MIN and FN_MAX are wanted */
   int resume;    /* `state` holds states that go on; otherwise they begin */
-  int stream;    /* y is written past the cache */
+  int stream;    /* results are written past the cache */
   int quiet;     /* weight or bias holds infinity or NaN */
   int kept_ndim, reduced_ndim;
   fn_axis inner;                                   /* size 1 for rows */
@@ -79,10 +97,10 @@ enum fn_finish { FN_VARIANCE, FN_DEVIATION, FN_RECIPROCAL };
 /* Rows of a chunk of so many columns. */
 int64_t fn_block_rows(int64_t columns);
 
-/* Brings any strided problem into canonical form (axes.c): sets `p` to `strip`, `columns` and the axes, and moves `x`
- * to the lowest address where strides are negative and there is no `y`. Needs x, y, weight and bias; reduced[a] tells
- * the kind of axis a. */
-void fn_plan(fn_job *job, int ndim, const int64_t *shape, const int64_t *x, const int64_t *y, const char *reduced);
+/* Brings any strided problem into canonical form (axes.c): sets `p` to `strip`, `columns` and the axes, and moves
+ * arrays to their lowest address where x has negative strides and nothing is written. steps[w][a] is the stride of
+ * array w along axis a (NULL: no such array), reduced[a] the kind of axis a. Needs array[], weight and bias. */
+void fn_plan(fn_job *job, int ndim, const int64_t *shape, const int64_t *const *steps, const char *reduced);
 
 typedef void (*fn_kernel)(const fn_job *job, int64_t lo, int64_t hi, void *scratch);
 

@@ -1,16 +1,27 @@
 /* What does not depend on the type of an element: offsets, stores past the cache, storage types, kinds of apply loops.
  */
 
-/* Byte offset of element `index` of a nest of axes, along the stride named by `member`. */
-#define FN_OFFSET(axes, ndim, index, member) fn_offset((axes), (ndim), (index), offsetof(fn_axis, member))
-
-static inline int64_t fn_offset(const fn_axis *axes, int ndim, int64_t index, size_t member) {
+/* How far element `index` of a nest of axes is from the first, in steps of kind `which`. */
+static inline int64_t fn_offset(const fn_axis *axes, int ndim, int64_t index, int which) {
   int64_t offset = 0;
   for (int a = ndim - 1; a > 0; a--) {
-    offset += (index % axes[a].size) * *(const int64_t *)((const char *)&axes[a] + member);
+    offset += index % axes[a].size * axes[a].step[which];
     index /= axes[a].size;
   }
-  return ndim > 0 ? offset + index * *(const int64_t *)((const char *)&axes[0] + member) : 0;
+  return ndim > 0 ? offset + index * axes[0].step[which] : 0;
+}
+
+/* Where column j of problem `outer` begins: in an array, and among the statistics. */
+static inline char *fn_base(const fn_job *job, int which, int64_t outer, int64_t j) {
+  return job->array[which].data + fn_offset(job->kept, job->kept_ndim, outer, which) + j * job->inner.step[which];
+}
+static inline int64_t fn_place(const fn_job *job, int64_t outer, int64_t j) {
+  return job->p + fn_offset(job->kept, job->kept_ndim, outer, FN_P) + j * job->inner.step[FN_P];
+}
+
+/* Element `index` of a reduced nest: its offset in an array, or its place among the parameters. */
+static inline int64_t fn_along(const fn_job *job, int which, int64_t index) {
+  return fn_offset(job->reduced, job->reduced_ndim, index, which);
 }
 
 #if defined(__has_builtin)
@@ -69,28 +80,38 @@ static inline uint16_t fn_swap16(uint16_t v) { return (uint16_t)(v << 8 | v >> 8
 static inline uint32_t fn_swap32(uint32_t v) { return __builtin_bswap32(v); }
 static inline uint64_t fn_swap64(uint64_t v) { return __builtin_bswap64(v); }
 
-/* Storage type, C type, its bits, and how they are swapped. */
+/* Storage type, C type, its bits, how they are swapped, and the number that they are. */
+#define FN_AS_IS(v) (v)
+#define FN_HALVES(X)                                                                                                   \
+  X(FN_F16, uint16_t, uint16_t, fn_swap16, fn_widen_f16)                                                               \
+  X(FN_BF16, uint16_t, uint16_t, fn_swap16, fn_widen_bf16)
 #define FN_STORAGE(X)                                                                                                  \
-  X(FN_F32, float, uint32_t, fn_swap32)                                                                                \
-  X(FN_F64, double, uint64_t, fn_swap64)                                                                               \
-  X(FN_I8, int8_t, uint8_t, )                                                                                          \
-  X(FN_U8, uint8_t, uint8_t, )                                                                                         \
-  X(FN_I16, int16_t, uint16_t, fn_swap16)                                                                              \
-  X(FN_U16, uint16_t, uint16_t, fn_swap16)                                                                             \
-  X(FN_I32, int32_t, uint32_t, fn_swap32)                                                                              \
-  X(FN_U32, uint32_t, uint32_t, fn_swap32)                                                                             \
-  X(FN_I64, int64_t, uint64_t, fn_swap64)                                                                              \
-  X(FN_U64, uint64_t, uint64_t, fn_swap64)
+  X(FN_F32, float, uint32_t, fn_swap32, FN_AS_IS)                                                                      \
+  X(FN_F64, double, uint64_t, fn_swap64, FN_AS_IS)                                                                     \
+  FN_HALVES(X)                                                                                                         \
+  X(FN_I8, int8_t, uint8_t, , FN_AS_IS)                                                                                \
+  X(FN_U8, uint8_t, uint8_t, , FN_AS_IS)                                                                               \
+  X(FN_I16, int16_t, uint16_t, fn_swap16, FN_AS_IS)                                                                    \
+  X(FN_U16, uint16_t, uint16_t, fn_swap16, FN_AS_IS)                                                                   \
+  X(FN_I32, int32_t, uint32_t, fn_swap32, FN_AS_IS)                                                                    \
+  X(FN_U32, uint32_t, uint32_t, fn_swap32, FN_AS_IS)                                                                   \
+  X(FN_I64, int64_t, uint64_t, fn_swap64, FN_AS_IS)                                                                    \
+  X(FN_U64, uint64_t, uint64_t, fn_swap64, FN_AS_IS)
 
 /* The stretch of at most `left` elements, from number `start` on, that lies along the innermost axis. */
 typedef struct {
   int64_t offset, count;
 } fn_run;
 
-static inline fn_run fn_next_run(const fn_axis *axes, int ndim, int64_t start, int64_t left, size_t member) {
-  if (ndim == 0) return (fn_run){0, 1};
-  int64_t rest = axes[ndim - 1].size - start % axes[ndim - 1].size;
-  return (fn_run){fn_offset(axes, ndim, start, member), rest < left ? rest : left};
+static inline fn_run fn_next_run(const fn_job *job, int which, int64_t start, int64_t left) {
+  if (job->reduced_ndim == 0) return (fn_run){0, 1};
+  const int64_t size = job->reduced[job->reduced_ndim - 1].size, rest = size - start % size;
+  return (fn_run){fn_along(job, which, start), rest < left ? rest : left};
+}
+
+/* The step between the elements of such a stretch. */
+static inline int64_t fn_step(const fn_job *job, int which) {
+  return job->reduced_ndim ? job->reduced[job->reduced_ndim - 1].step[which] : 0;
 }
 
 /* The kinds of apply loops: what they have beside a center and a scale, and where they store. */

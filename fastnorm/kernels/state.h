@@ -90,7 +90,9 @@ static inline double fn_quiet(double v) { return v == v ? v : __builtin_nan("");
 
 static void fn_put(void *to, int dtype, int64_t index, double value) {
   value = fn_quiet(value);
-  if (dtype == FN_F32)
+  if (fn_is_half(dtype))
+    ((uint16_t *)to)[index] = fn_half_of(value, dtype);
+  else if (dtype == FN_F32)
     ((float *)to)[index] = (float)value;
   else
     ((double *)to)[index] = value;
@@ -124,8 +126,8 @@ static void fn_finish(const fn_job *job, const double *state, int64_t stride, in
 }
 
 static void fn_begin_columns(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
-  const int64_t p = job->p + FN_OFFSET(job->kept, job->kept_ndim, job->index, p);
-  fn_begin(job, (double *)scratch + lo, job->inner.size, hi - lo, p + lo * job->inner.p, job->inner.p);
+  const int64_t p = fn_place(job, job->index, lo);
+  fn_begin(job, (double *)scratch + lo, job->inner.size, hi - lo, p, job->inner.step[FN_P]);
 }
 
 static void fn_merge_slots(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
@@ -135,8 +137,8 @@ static void fn_merge_slots(const fn_job *job, int64_t lo, int64_t hi, void *scra
 }
 
 static void fn_finish_columns(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
-  const int64_t p = job->p + FN_OFFSET(job->kept, job->kept_ndim, job->index, p);
-  fn_finish(job, (double *)scratch + lo, job->inner.size, hi - lo, p + lo * job->inner.p, job->inner.p);
+  const int64_t p = fn_place(job, job->index, lo);
+  fn_finish(job, (double *)scratch + lo, job->inner.size, hi - lo, p, job->inner.step[FN_P]);
 }
 
 /* ---- sums --------------------------------------------------------------------------------------------------------- */

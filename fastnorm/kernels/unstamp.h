@@ -6,6 +6,9 @@
 #undef FN_COMPUTES
 #undef FN_SOURCES
 #undef FN_KEY_FLIP
+#undef FN_INFINITY
+#undef FN_MINUS_INFINITY
+#undef FN_NAN
 #undef FN_EPS
 #undef FN_LARGE
 #undef FN_LEAST_SCALE

@@ -1,0 +1,157 @@
+"""Drivers: who works on which part of a job, and how partial results are folded."""
+
+# A norm of fewer elements keeps the GIL.
+cdef int64_t GIL_THRESHOLD = 4096
+# Private hooks, which tests lower: a call on fewer elements runs on one thread, one on fewer bytes stays in the cache.
+cdef int64_t work_threshold = 32768
+cdef int64_t stream_threshold = 8 << 20
+
+
+def set_work_threshold(int64_t elements):
+    """Set the size from which a call uses several threads; return the old one."""
+    global work_threshold
+    old, work_threshold = work_threshold, elements
+    return old
+
+
+def set_stream_threshold(int64_t n_bytes):
+    """Set the output size from which stores go past the cache; return the old one."""
+    global stream_threshold
+    old, stream_threshold = stream_threshold, n_bytes
+    return old
+
+
+cdef struct crew:
+    # Who works on a call: the kernels of one ISA, so many threads, and their scratch.
+    const fn_table *table
+    char *scratch
+    int threads
+
+
+cdef int gather_crew(crew *team, const fn_job *job) except -1 nogil:
+    cdef int64_t work = job.n * job.outer * job.inner.size
+    team.table = fn_active_table()
+    team.threads = 1
+    if work >= work_threshold:
+        team.threads = <int>min(<int64_t>fn_thread_count(fn_omp_max()), max(<int64_t>1, work))
+    team.scratch = <char *>aligned_alloc(64, team.threads * FN_SCRATCH_BYTES)
+    if team.scratch == NULL:
+        with gil:
+            raise MemoryError(f"scratch for {team.threads} threads")
+    return 0
+
+
+cdef inline void run(fn_kernel kernel, const fn_job *job, int64_t lo, int64_t hi, void *scratch) noexcept nogil:
+    cdef unsigned word = fn_fp_enter()
+    kernel(job, lo, hi, scratch)
+    fn_fp_leave(word)
+
+
+cdef inline int64_t parts(int64_t whole, int64_t part) noexcept nogil:
+    return (whole + part - 1) // part
+
+
+cdef inline void run_piece(fn_kernel kernel, const fn_job *job, int64_t lo, int64_t hi, int64_t grain, char *scratch,
+                           int thread) noexcept nogil:
+    run(kernel, job, lo, min(lo + grain, hi), scratch + thread * FN_SCRATCH_BYTES)
+
+
+cdef void share(fn_kernel kernel, const fn_job *job, int64_t lo, int64_t hi, int64_t size, crew *team) noexcept nogil:
+    """Run the units lo <= u < hi, of about `size` elements each, on the whole crew."""
+    cdef int64_t units = hi - lo, piece, grain
+    cdef int threads = <int>min(<int64_t>team.threads, units)
+    if threads <= 1:
+        run(kernel, job, lo, hi, team.scratch)
+    elif units * size <= 32 * FN_CHUNK:  # an even share each, so that what a core has in its cache stays there
+        grain = parts(units, threads)
+        for piece in prange(parts(units, grain), schedule="static", num_threads=threads):
+            run_piece(kernel, job, lo + piece * grain, hi, grain, team.scratch, threadid())
+    else:
+        grain = max(<int64_t>1, FN_CHUNK // max(<int64_t>1, size))
+        for piece in prange(parts(units, grain), schedule="dynamic", num_threads=threads):
+            run_piece(kernel, job, lo + piece * grain, hi, grain, team.scratch, threadid())
+
+
+cdef int share_moments(const fn_job *job, crew *team) except -1 nogil:
+    """Statistics of every kept index. Long columns that are few are shared chunk by chunk, in waves."""
+    cdef int64_t chunks = parts(job.n, job.chunk), cols = job.inner.size, units = job.outer * parts(cols, job.strip)
+    cdef int64_t slots, outer, count
+    cdef fn_job whole, wave
+    cdef double *running
+    if team.threads == 1 or chunks <= 1 or units >= 2 * team.threads:
+        share((team.table.moments_columns if job.columns else team.table.moments_rows)[job.dtype], job, 0, units,
+              job.n * min(cols, job.strip), team)
+        return 0
+    slots = min(chunks, <int64_t>FN_WAVE)
+    running = <double *>malloc(FN_PLANES * cols * (slots + 1) * sizeof(double))
+    if running == NULL:
+        with gil:
+            raise MemoryError(f"states of {slots} chunks")
+    whole = job[0]
+    wave = job[0]
+    wave.state = running + FN_PLANES * cols
+    wave.state_stride = slots * cols
+    for outer in range(job.outer):
+        whole.index = wave.index = outer
+        wave.first = 0
+        run(team.table.begin_columns, &whole, 0, cols, running)
+        while wave.first < chunks:
+            count = min(slots, chunks - wave.first)
+            share(team.table.moments_chunks[job.dtype], &wave, wave.first, wave.first + count, job.chunk * cols, team)
+            run(team.table.merge_slots, &wave, 0, count, running)
+            wave.first += count
+        run(team.table.finish_columns, &whole, 0, cols, running)
+    free(running)
+    return 0
+
+
+cdef int share_norm(fn_job *job, crew *team) except -1 nogil:
+    """Normalize: in one visit where rows or columns fit a cache, else statistics first."""
+    cdef int64_t cols = job.inner.size, kept = job.outer * cols, strip
+    cdef const fn_table *table = team.table
+    run(table.find_special[job.dtype], job, 0, job.n, &job.quiet)
+    if not job.columns and job.n <= FN_CHUNK:
+        share(table.norm_rows[job.dtype], job, 0, job.outer, job.n, team)
+    elif job.columns and job.n <= FN_TALL:
+        strip = FN_STRIP // 4 if job.n < FN_SHORT else FN_STRIP
+        while strip > 16 and strip * job.n > FN_CHUNK:
+            strip //= 2
+        job.strip = strip
+        share(table.norm_columns[job.dtype], job, 0, job.outer * parts(cols, strip), strip * job.n, team)
+    else:
+        job.state = <double *>malloc(FN_PLANES * kept * sizeof(double))
+        if job.state == NULL:
+            with gil:
+                raise MemoryError(f"states of {kept} columns")
+        job.state_stride = kept
+        try:
+            share_moments(job, team)
+            share(table.norm_careful_only[job.dtype], job, 0, kept, 1, team)
+            if job.columns:
+                share(table.apply_columns[job.dtype], job, 0, job.outer * parts(job.n, job.chunk), job.chunk * cols,
+                      team)
+            else:
+                share(table.apply_rows[job.dtype], job, 0, job.outer * parts(job.n, FN_CHUNK), FN_CHUNK, team)
+        finally:
+            free(job.state)
+    return 0
+
+
+cdef int run_moments(const fn_job *job) except -1 nogil:
+    cdef crew team
+    gather_crew(&team, job)
+    try:
+        share_moments(job, &team)
+    finally:
+        free(team.scratch)
+    return 0
+
+
+cdef int run_norm(fn_job *job) except -1 nogil:
+    cdef crew team
+    gather_crew(&team, job)
+    try:
+        share_norm(job, &team)
+    finally:
+        free(team.scratch)
+    return 0

@@ -1,0 +1,146 @@
+"""Filling a job: what a call means to the kernels."""
+
+# NumPy's number for the bfloat16 of ml_dtypes, which exists once that has been imported.
+cdef int bfloat16_number = -1
+
+
+def set_bfloat16(int number):
+    """Make a type number known as that of bfloat16."""
+    global bfloat16_number
+    bfloat16_number = number
+
+
+cdef int float_storage(int number) noexcept:
+    """The storage type of a floating type number; -1 for any other."""
+    if number == cnp.NPY_FLOAT32:
+        return FN_F32
+    if number == cnp.NPY_FLOAT64:
+        return FN_F64
+    if number == cnp.NPY_FLOAT16:
+        return FN_F16
+    return FN_BF16 if number == bfloat16_number else -1
+
+
+cdef int storage_type(cnp.ndarray x) noexcept:
+    """The storage type of an array; -1 for one that kernels do not read."""
+    cdef int number = cnp.PyArray_TYPE(x)
+    cdef int size = <int>cnp.PyArray_ITEMSIZE(x)
+    if float_storage(number) >= 0:
+        return float_storage(number)
+    if number == cnp.NPY_BOOL:
+        return FN_U8
+    if cnp.PyTypeNum_ISSIGNED(number) and cnp.PyTypeNum_ISINTEGER(number):
+        return FN_I8 if size == 1 else FN_I16 if size == 2 else FN_I32 if size == 4 else FN_I64
+    if cnp.PyTypeNum_ISUNSIGNED(number):
+        return FN_U8 if size == 1 else FN_U16 if size == 2 else FN_U32 if size == 4 else FN_U64
+    return -1
+
+
+cdef int compute_type(int storage) noexcept:
+    """The compute type of a storage type."""
+    return FN_F32 if storage == FN_F32 or storage == FN_F16 or storage == FN_BF16 else FN_F64
+
+
+cdef int result_storage(int storage) noexcept:
+    """The storage type of results: that of a float, float64 for integers."""
+    return storage if compute_type(storage) == FN_F32 else FN_F64
+
+
+cdef int type_number(int storage) noexcept:
+    """NumPy's number of a floating storage type."""
+    if storage == FN_F32:
+        return cnp.NPY_FLOAT32
+    if storage == FN_F16:
+        return cnp.NPY_FLOAT16
+    return bfloat16_number if storage == FN_BF16 else cnp.NPY_FLOAT64
+
+
+cdef bint number(object value, double *to) noexcept:
+    """A float that is not NaN, or an int that a double holds."""
+    if type(value) is float:
+        to[0] = value
+        return to[0] == to[0]
+    if type(value) is int and -(1 << 53) <= value <= 1 << 53:
+        to[0] = value
+        return True
+    return False
+
+
+cdef bint mark_axes(object axis, int ndim, char *reduced) noexcept:
+    """Mark the reduced axes. False for an axis that is not an int or a tuple of ints, repeated, or out of range."""
+    cdef int a
+    cdef long long index
+    for a in range(ndim):
+        reduced[a] = axis is None
+    if axis is None:
+        return True
+    if type(axis) is int:
+        axis = (axis,)
+    if type(axis) is not tuple:
+        return False
+    for item in <tuple>axis:
+        if type(item) is not int or not -ndim <= item < ndim:
+            return False
+        index = item
+        a = <int>(index + ndim if index < 0 else index)
+        if reduced[a]:
+            return False
+        reduced[a] = 1
+    return True
+
+
+cdef void begin(fn_job *job) noexcept:
+    """Nothing wanted, nothing known."""
+    cdef int which
+    for which in range(FN_ARRAYS):
+        job.array[which].data = NULL
+    job.weight = job.bias = NULL
+    job.mean = job.spread = job.min = job.max = NULL
+    job.state = NULL
+    job.state_stride = job.index = job.first = 0
+    job.eps = job.ddof = 0
+    job.finish = FN_VARIANCE
+    job.extrema = job.resume = job.stream = job.quiet = 0
+
+
+cdef bint use(fn_job *job, int which, cnp.ndarray x) noexcept:
+    """Tell the kernels of one array. False for a storage type that they do not know."""
+    cdef fn_array *array = &job.array[which]
+    array.dtype = storage_type(x)
+    array.swapped = not cnp.PyArray_ISNOTSWAPPED(x)
+    array.aligned = cnp.PyArray_ISALIGNED(x)
+    array.data = <char *>cnp.PyArray_DATA(x)
+    return array.dtype >= 0
+
+
+cdef bint fill_job(fn_job *job, const char *reduced, cnp.ndarray x, cnp.ndarray y=None) noexcept:
+    """Describe x (and y) to the kernels; the caller has set weight and bias. False for an unknown storage type."""
+    cdef const int64_t *steps[FN_ARRAYS]
+    cdef int which
+    for which in range(FN_ARRAYS):
+        steps[which] = NULL
+    if not use(job, FN_X, x):
+        return False
+    steps[FN_X] = <const int64_t *>cnp.PyArray_STRIDES(x)
+    if y is not None:
+        use(job, FN_Y, y)
+        steps[FN_Y] = <const int64_t *>cnp.PyArray_STRIDES(y)
+    job.dtype = job.out_dtype = compute_type(job.array[FN_X].dtype)
+    fn_plan(job, cnp.PyArray_NDIM(x), <const int64_t *>cnp.PyArray_DIMS(x), steps, reduced)
+    return True
+
+
+cdef cnp.ndarray new_kept(cnp.ndarray x, const char *reduced, bint keepdims, int typenum):
+    """An empty array for the statistics of x: its shape without the reduced axes."""
+    cdef cnp.npy_intp shape[FN_MAX_AXES]
+    cdef int a, ndim = 0
+    for a in range(cnp.PyArray_NDIM(x)):
+        if keepdims or not reduced[a]:
+            shape[ndim] = 1 if reduced[a] else cnp.PyArray_DIM(x, a)
+            ndim += 1
+    return cnp.PyArray_EMPTY(ndim, shape, typenum, 0)
+
+
+cdef inline object unwrap(cnp.ndarray result):
+    """A NumPy scalar for a result of no dimensions."""
+    return result if cnp.PyArray_NDIM(result) else result[()]

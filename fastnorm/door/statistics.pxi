@@ -1,0 +1,134 @@
+"""Doors of the statistics."""
+
+def mean_var(x, axis, ddof, bint keepdims, dtype, bint want_mean, bint want_spread, bint root):
+    """(mean, var or std); an element that is not wanted is None. `dtype`: None, float32 or float64 as np.dtype."""
+    cdef char reduced[FN_MAX_AXES]
+    cdef fn_job job
+    cdef cnp.ndarray array, mean = None, spread = None
+    cdef int typenum
+    if not cnp.PyArray_CheckExact(x):
+        return None
+    array = x
+    begin(&job)
+    if not number(ddof, &job.ddof):
+        return None
+    if not mark_axes(axis, cnp.PyArray_NDIM(array), reduced) or not fill_job(&job, reduced, array):
+        return None
+    job.out_dtype = result_storage(job.array[FN_X].dtype)
+    if dtype is not None:
+        if not isinstance(dtype, cnp.dtype):
+            return None
+        job.out_dtype = float_storage((<cnp.dtype>dtype).type_num)
+        if job.out_dtype < 0:
+            return None
+    typenum = type_number(job.out_dtype)
+    job.finish = FN_DEVIATION if root else FN_VARIANCE
+    if want_mean:
+        mean = new_kept(array, reduced, keepdims, typenum)
+        job.mean = cnp.PyArray_DATA(mean)
+    if want_spread:
+        spread = new_kept(array, reduced, keepdims, typenum)
+        job.spread = cnp.PyArray_DATA(spread)
+    with nogil:
+        run_moments(&job)
+    return unwrap(mean) if want_mean else None, unwrap(spread) if want_spread else None
+
+
+def update(cnp.ndarray state, cnp.ndarray x, axis, bint extrema):
+    """Fold x, in canonical form, into a state of FN_PLANES rows, one column per kept element."""
+    cdef char reduced[FN_MAX_AXES]
+    cdef fn_job job
+    begin(&job)
+    if not mark_axes(axis, cnp.PyArray_NDIM(x), reduced) or not fill_job(&job, reduced, x):
+        raise AssertionError("the caller has brought x and axis into canonical form")
+    job.state = <double *>cnp.PyArray_DATA(state)
+    job.state_stride = cnp.PyArray_DIM(state, 1)
+    job.extrema = extrema
+    job.resume = 1
+    with nogil:
+        run_moments(&job)
+
+
+cdef void whole_state(fn_job *job, cnp.ndarray state) noexcept:
+    """A job on the columns of a state."""
+    begin(job)
+    job.state = <double *>cnp.PyArray_DATA(state)
+    job.state_stride = cnp.PyArray_DIM(state, 1)
+    job.kept_ndim = job.reduced_ndim = 0
+    job.inner.size = job.state_stride
+    job.inner.step[FN_P] = 1
+    job.p = 0
+
+
+def merge(cnp.ndarray into, cnp.ndarray state):
+    """Merge one state into another of the same shape."""
+    cdef fn_job job
+    whole_state(&job, state)
+    job.extrema = 1
+    run(fn_active_table().merge_slots, &job, 0, 1, cnp.PyArray_DATA(into))
+
+
+def finish(cnp.ndarray state, double ddof, bint want_mean, bint root, cnp.ndarray out):
+    """Write the means, variances or standard deviations of a state into a float64 array of as many elements."""
+    cdef fn_job job
+    whole_state(&job, state)
+    job.state = NULL
+    job.out_dtype = FN_F64
+    job.ddof = ddof
+    job.finish = FN_DEVIATION if root else FN_VARIANCE
+    if want_mean:
+        job.mean = cnp.PyArray_DATA(out)
+    else:
+        job.spread = cnp.PyArray_DATA(out)
+    run(fn_active_table().finish_columns, &job, 0, job.inner.size, cnp.PyArray_DATA(state))
+
+
+def block_rows(int64_t columns):
+    """The number of rows that one chunk of so many columns has."""
+    return fn_block_rows(columns)
+
+
+def minmax(x, axis, bint keepdims):
+    """(min, max) in the dtype of x."""
+    cdef char reduced[FN_MAX_AXES]
+    cdef fn_job job
+    cdef crew team
+    cdef cnp.ndarray array, low, high, lows, highs
+    cdef int typenum
+    cdef int64_t kept, units, pieces = 1
+    cdef cnp.npy_intp shape[2]
+    if not cnp.PyArray_CheckExact(x):
+        return None
+    array = x
+    begin(&job)
+    if not mark_axes(axis, cnp.PyArray_NDIM(array), reduced) or not fill_job(&job, reduced, array):
+        return None
+    kept = job.outer * job.inner.size
+    if job.n == 0 and kept:
+        return None
+    typenum = cnp.PyArray_TYPE(array)
+    low = new_kept(array, reduced, keepdims, typenum)
+    high = new_kept(array, reduced, keepdims, typenum)
+    units = job.outer * parts(job.inner.size, job.strip)
+    if units < 2 * fn_thread_count(fn_omp_max()) and job.n * job.inner.size >= 4 * FN_CHUNK:
+        # Extrema of pieces first, then of these.
+        pieces = min(parts(job.n * job.inner.size, FN_CHUNK), <int64_t>FN_WAVE)
+    job.chunk = max(<int64_t>1, parts(job.n, pieces))
+    pieces = max(<int64_t>1, parts(job.n, job.chunk))
+    shape[0] = pieces
+    shape[1] = kept
+    lows = low if pieces == 1 else cnp.PyArray_EMPTY(2, shape, typenum, 0)
+    highs = high if pieces == 1 else cnp.PyArray_EMPTY(2, shape, typenum, 0)
+    job.state_stride = kept
+    job.min = cnp.PyArray_DATA(lows)
+    job.max = cnp.PyArray_DATA(highs)
+    with nogil:
+        gather_crew(&team, &job)
+        share((team.table.extrema_columns if job.columns else team.table.extrema_rows)[job.array[FN_X].dtype], &job, 0,
+              units * pieces, job.chunk * min(job.inner.size, job.strip), &team)
+        free(team.scratch)
+    if pieces > 1:
+        shape_of = (<object>low).shape
+        low = minmax(lows, 0, False)[0].reshape(shape_of)
+        high = minmax(highs, 0, False)[1].reshape(shape_of)
+    return unwrap(low), unwrap(high)

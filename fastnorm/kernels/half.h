@@ -1,0 +1,100 @@
+/* Half precision: float16 and bfloat16 to float and back, rounded to nearest even.
+ *
+ * AVX2 and AVX-512 machines convert float16 by instruction, the others by integer arithmetic; both are exact one way
+ * and correctly rounded the other, so bits agree. (Compilers turn neither into packed code from the type _Float16.)
+ */
+
+static inline uint32_t fn_bits_of(float v) {
+  uint32_t bits;
+  memcpy(&bits, &v, sizeof bits);
+  return bits;
+}
+static inline float fn_float_of(uint32_t bits) {
+  float v;
+  memcpy(&v, &bits, sizeof v);
+  return v;
+}
+
+static inline float fn_widen_f16(uint16_t half) {
+  const uint32_t magnitude = half & 0x7fffu, sign = (uint32_t)(half & 0x8000u) << 16;
+  const uint32_t number = fn_bits_of(fn_float_of(magnitude << 13) * 0x1p+112f); /* subnormals, too */
+  const uint32_t special = 0x7f800000u | magnitude << 13;
+  return fn_float_of(sign | (magnitude < 0x7c00u ? number : special));
+}
+
+static inline uint16_t fn_narrow_f16(float v) {
+  const uint32_t bits = fn_bits_of(v), magnitude = bits & 0x7fffffffu;
+  const uint32_t normal = ((magnitude + 0xfffu + (magnitude >> 13 & 1u)) >> 13) - (112u << 10);
+  const uint32_t subnormal = fn_bits_of(fn_float_of(magnitude) + 0.5f) - 0x3f000000u; /* one ulp of 0.5 is one unit */
+  uint32_t half = magnitude < 0x38800000u ? subnormal : normal;
+  half = magnitude >= 0x47800000u ? 0x7c00u : half;
+  half = magnitude > 0x7f800000u ? 0x7e00u : half;
+  return (uint16_t)(bits >> 16 & 0x8000u) | (uint16_t)half;
+}
+
+static inline float fn_widen_bf16(uint16_t half) { return fn_float_of((uint32_t)half << 16); }
+
+static inline uint16_t fn_narrow_bf16(float v) {
+  const uint32_t bits = fn_bits_of(v), rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+  return (uint16_t)(v == v ? rounded : 0x7fc0u);
+}
+
+static inline int fn_is_half(int dtype) { return dtype == FN_F16 || dtype == FN_BF16; }
+
+/* `count` contiguous halves, aligned or not, become floats. */
+static void fn_widen(float *to, const char *from, int64_t count, int dtype) {
+  int64_t i = 0;
+#if defined(__x86_64__) && FN_VECTOR == 64
+  for (; dtype == FN_F16 && i + 16 <= count; i += 16)
+    _mm512_storeu_ps(to + i, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)(from + 2 * i))));
+#elif defined(__x86_64__) && FN_VECTOR == 32
+  for (; dtype == FN_F16 && i + 8 <= count; i += 8)
+    _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(from + 2 * i))));
+#endif
+  for (uint16_t half; dtype == FN_F16 && i < count; i++) {
+    memcpy(&half, from + 2 * i, sizeof half);
+    to[i] = fn_widen_f16(half);
+  }
+  for (uint16_t half; i < count; i++) {
+    memcpy(&half, from + 2 * i, sizeof half);
+    to[i] = fn_widen_bf16(half);
+  }
+}
+
+/* And back. */
+static void fn_narrow(char *to, const float *from, int64_t count, int dtype) {
+  int64_t i = 0;
+#if defined(__x86_64__) && FN_VECTOR == 64
+  for (; dtype == FN_F16 && i + 16 <= count; i += 16)
+    _mm256_storeu_si256((__m256i *)(void *)(to + 2 * i),
+                        _mm512_cvtps_ph(_mm512_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__x86_64__) && FN_VECTOR == 32
+  for (; dtype == FN_F16 && i + 8 <= count; i += 8)
+    _mm_storeu_si128((__m128i *)(void *)(to + 2 * i),
+                     _mm256_cvtps_ph(_mm256_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT));
+#endif
+  for (; dtype == FN_F16 && i < count; i++) {
+    const uint16_t half = fn_narrow_f16(from[i]);
+    memcpy(to + 2 * i, &half, sizeof half);
+  }
+  for (; i < count; i++) {
+    const uint16_t half = fn_narrow_bf16(from[i]);
+    memcpy(to + 2 * i, &half, sizeof half);
+  }
+}
+
+/* A double rounded once: to the digits of the half type, by adding and taking away what leaves just these. */
+static uint16_t fn_half_of(double v, int dtype) {
+  const int digits = dtype == FN_F16 ? 11 : 8, least = dtype == FN_F16 ? -14 : -126;
+  uint64_t bits;
+  memcpy(&bits, &v, sizeof bits);
+  int exponent = (int)(bits >> 52 & 0x7ff) - 1023;
+  if (exponent < 128) {
+    exponent = (exponent < least ? least : exponent) - (digits - 1);
+    const uint64_t unit = (uint64_t)(exponent + 52 + 1023) << 52 | (uint64_t)1 << 51; /* 1.5 * 2^52 units */
+    double shift;
+    memcpy(&shift, &unit, sizeof shift);
+    v = copysign((v + shift) - shift, v);
+  }
+  return dtype == FN_F16 ? fn_narrow_f16((float)v) : fn_narrow_bf16((float)v);
+}
