@@ -134,6 +134,19 @@ def sizes(name: str, value: Any) -> tuple[int, ...]:
     return found
 
 
+def mask(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray | None:
+    """`value` as booleans of the given shape, repeated without a copy, or None."""
+    if value is None:
+        return None
+    found = np.asarray(value)
+    if found.dtype != np.bool:
+        raise TypeError(f"{name} has dtype {found.dtype}; expected bool")
+    try:
+        return np.broadcast_to(found, shape)
+    except ValueError:
+        raise ValueError(f"{name} has shape {found.shape}; expected one that broadcasts to {shape}") from None
+
+
 def parameter(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray | None:
     """Weight or bias, contiguous and of the result's dtype, or None."""
     if value is None:

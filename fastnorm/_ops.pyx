@@ -62,6 +62,7 @@ cdef extern from "kernels.h":
         FN_F32, FN_F64, FN_F16, FN_BF16, FN_I8, FN_U8, FN_I16, FN_U16, FN_I32, FN_U32, FN_I64, FN_U64
         FN_X, FN_Z, FN_WHERE, FN_WEIGHTS, FN_Y, FN_S, FN_ARRAYS, FN_P, FN_STEPS
         FN_VARIANCE, FN_DEVIATION, FN_RECIPROCAL
+        FN_LAYER, FN_RMS, FN_RANGE
     size_t FN_SCRATCH_BYTES
 
     ctypedef struct fn_array:
@@ -82,8 +83,10 @@ cdef extern from "kernels.h":
         void *max
         double *state
         int64_t state_stride, p, outer, n, chunk, strip, index, first
-        double eps, ddof
-        int dtype, out_dtype, columns, finish, extrema, resume, stream, quiet
+        double eps, ddof, least, most
+        double *dweight
+        double *dbias
+        int dtype, out_dtype, columns, finish, norm, order, extrema, omit, resume, stream, quiet
         int kept_ndim, reduced_ndim
         fn_axis inner
 

@@ -98,9 +98,13 @@ cdef void begin(fn_job *job) noexcept:
     job.mean = job.spread = job.min = job.max = NULL
     job.state = NULL
     job.state_stride = job.index = job.first = 0
+    job.dweight = job.dbias = NULL
     job.eps = job.ddof = 0
+    job.least = job.most = 0
     job.finish = FN_VARIANCE
-    job.extrema = job.resume = job.stream = job.quiet = 0
+    job.norm = FN_LAYER
+    job.order = 2
+    job.extrema = job.omit = job.resume = job.stream = job.quiet = 0
 
 
 cdef bint use(fn_job *job, int which, cnp.ndarray x) noexcept:
@@ -113,18 +117,21 @@ cdef bint use(fn_job *job, int which, cnp.ndarray x) noexcept:
     return array.dtype >= 0
 
 
-cdef bint fill_job(fn_job *job, const char *reduced, cnp.ndarray x, cnp.ndarray y=None) noexcept:
-    """Describe x (and y) to the kernels; the caller has set weight and bias. False for an unknown storage type."""
+cdef bint fill_job(fn_job *job, const char *reduced, cnp.ndarray x, cnp.ndarray y=None, cnp.ndarray z=None,
+                   cnp.ndarray where=None, cnp.ndarray weights=None, cnp.ndarray s=None) noexcept:
+    """Describe arrays of one shape to the kernels; the caller has set weight and bias. False for a type they don't know."""
     cdef const int64_t *steps[FN_ARRAYS]
     cdef int which
+    cdef cnp.ndarray array
     for which in range(FN_ARRAYS):
+        array = x if which == FN_X else y if which == FN_Y else z if which == FN_Z else None
+        if array is None:
+            array = where if which == FN_WHERE else weights if which == FN_WEIGHTS else s if which == FN_S else None
         steps[which] = NULL
-    if not use(job, FN_X, x):
-        return False
-    steps[FN_X] = <const int64_t *>cnp.PyArray_STRIDES(x)
-    if y is not None:
-        use(job, FN_Y, y)
-        steps[FN_Y] = <const int64_t *>cnp.PyArray_STRIDES(y)
+        if array is not None:
+            if not use(job, which, array):
+                return False
+            steps[which] = <const int64_t *>cnp.PyArray_STRIDES(array)
     job.dtype = job.out_dtype = compute_type(job.array[FN_X].dtype)
     fn_plan(job, cnp.PyArray_NDIM(x), <const int64_t *>cnp.PyArray_DIMS(x), steps, reduced)
     return True

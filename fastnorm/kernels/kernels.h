@@ -79,11 +79,16 @@ typedef struct fn_job {
   int64_t index;             /* chunk kernels and running states: which of the `outer` problems */
   int64_t first;             /* chunk kernels: the chunk that slot 0 holds */
   double eps, ddof;
+  double least, most;        /* FN_RANGE: where the extrema go */
+  double *dweight, *dbias;   /* backward: sums over the kept indices, by FN_P of the reduced axes; NULL: not wanted */
   int dtype;     /* compute type */
   int out_dtype; /* of mean and spread */
   int columns;   /* memory runs along a kept axis, `inner` */
   int finish;    /* enum fn_finish: what `spread` is */
+  int norm;      /* enum fn_norm: what a norm takes away and divides by */
+  int order;     /* of moments: 2, 3 or 4 */
   int extrema;   /* FN_MIN and FN_MAX are wanted */
+  int omit;      /* NaN counts as little as what FN_WHERE leaves out */
   int resume;    /* `state` holds states that go on; otherwise they begin */
   int stream;    /* results are written past the cache */
   int quiet;     /* weight or bias holds infinity or NaN */
@@ -93,6 +98,9 @@ typedef struct fn_job {
 } fn_job;
 
 enum fn_finish { FN_VARIANCE, FN_DEVIATION, FN_RECIPROCAL };
+
+/* Mean and standard deviation; nothing and the root mean square; minimum and range. */
+enum fn_norm { FN_LAYER, FN_RMS, FN_RANGE };
 
 /* Rows of a chunk of so many columns. */
 int64_t fn_block_rows(int64_t columns);
