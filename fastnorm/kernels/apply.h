@@ -47,18 +47,56 @@ static void FN(find_special)(const fn_job *job, int64_t lo, int64_t hi, void *sc
   if (special) *(int *)scratch = 1;
 }
 
-static void FN(quiet)(T *y, int64_t n) {
-  for (int64_t i = 0; i < n; i++) y[i] = y[i] == y[i] ? y[i] : (T)__builtin_nan("");
+/* What is left to do to normalized values: a range is moved and cut off, what does not count is 0, NaN is the canonical
+ * one. */
+static void FN(touch_up)(const fn_job *job, T *y, const uint8_t *where, int64_t n) {
+  const T least = (T)job->least, most = (T)job->most;
+  for (int64_t i = 0; job->norm == FN_RANGE && i < n; i++) {
+    const T moved = y[i] + least;
+    y[i] = moved > most ? most : moved;
+  }
+  for (int64_t i = 0; where && i < n; i++) y[i] = where[i] ? y[i] : 0;
+  for (int64_t i = 0; job->quiet && i < n; i++) y[i] = y[i] == y[i] ? y[i] : (T)__builtin_nan("");
+}
+static inline int FN(is_touched_up)(const fn_job *job) {
+  return job->quiet || job->norm == FN_RANGE || job->array[FN_WHERE].data;
+}
+
+/* For a range: the least element becomes `least` and the greatest `most`, exactly: the scale is rounded up until it
+ * reaches that, and what lies above is cut off. */
+static void FN(fill_range)(const fn_job *job, const double *state, int64_t stride, int64_t step, int64_t cols,
+                           FN(params) *to) {
+  to->with_lo = 0;
+  to->all = 1;
+  for (int64_t j = 0; j < cols; j++) {
+    const double min = state[FN_MIN * stride + j * step], max = state[FN_MAX * stride + j * step];
+    const double range = max - min, ratio = (job->most - job->least) / range;
+    const T center = (T)min, top = (T)max - center;
+    T scale = range == 0 ? 0 : (T)ratio;
+    const int held = range == 0 || (ratio >= FN_LEAST_SCALE && ratio <= FN_MOST_SCALE);
+    if (!held || !(fabs(min) <= FN_LARGE) || !(top < FN_LARGE)) scale = (T)__builtin_nan("");
+    for (int up = 0; up < 4 && top * scale + (T)job->least < (T)job->most; up++) scale *= 1 + (T)FN_EPS;
+    to->center[j] = center;
+    to->center_lo[j] = 0;
+    to->scale[j] = scale;
+    to->all &= scale == scale;
+  }
 }
 
 /* Parameters from the states of columns j, a `step` of doubles apart. */
 static void FN(params_of)(const fn_job *job, const double *state, int64_t stride, int64_t step, int64_t cols,
                           FN(params) *params) {
   double mean[FN_STRIP], mean_lo[FN_STRIP], var[FN_STRIP];
+  if (job->norm == FN_RANGE) {
+    FN(fill_range)(job, state, stride, step, cols, params);
+    return;
+  }
   for (int64_t j = 0; j < cols; j++) {
-    mean[j] = state[FN_MEAN * stride + j * step];
-    mean_lo[j] = state[FN_MEAN_LO * stride + j * step];
-    var[j] = fn_variance(state + j * step, stride, job->ddof);
+    const double *column = state + j * step;
+    const int centred = job->norm != FN_RMS;
+    mean[j] = centred ? column[FN_MEAN * stride] : 0;
+    mean_lo[j] = centred ? column[FN_MEAN_LO * stride] : 0;
+    var[j] = fn_square_of(job, column, stride);
     /* A deviation is saved without eps: the careful way if its square has vanished. */
     if (job->finish == FN_DEVIATION && var[j] > 0 && var[j] < 0x1p-960) var[j] = __builtin_nan("");
   }
@@ -132,35 +170,38 @@ static void FN(apply_to_rows)(T *const *y, const T *const *x, const T *const *ah
   }
 }
 
-/* Does the row of y that is worked on, with its weight and bias, lie in one piece? */
-static inline int FN(y_is_plain)(const fn_job *job) {
-  const int affine = job->weight || job->bias;
-  return FN(native)(&job->array[FN_Y]) &&
-         (job->n == 1 || (job->reduced_ndim == 1 && fn_step(job, FN_Y) == (int64_t)sizeof(T) &&
-                          (!affine || fn_step(job, FN_P) == 1)));
+/* Do weight and bias lie in one piece each? */
+static inline int FN(affine_is_plain)(const fn_job *job) {
+  return !(job->weight || job->bias) || job->n == 1 || (job->reduced_ndim == 1 && fn_step(job, FN_P) == 1);
 }
 
-/* Applies parameters to `n` loaded elements of a row, number `start` on. */
-static void FN(apply_run)(const fn_job *job, const T *x, char *y_base, int64_t start, int64_t n,
-                          const FN(params) *params, int r, T *tile) {
-  const T *weight = job->weight ? (const T *)job->weight + start : NULL;
-  const T *bias = job->bias ? (const T *)job->bias + start : NULL;
-  if (FN(y_is_plain)(job)) {
-    T *y = (T *)(void *)y_base + start;
-    FN(apply_to_rows)(&y, &x, &x, 1, weight, bias, n, params, r, job->stream && !job->quiet);
-    if (job->quiet) FN(quiet)(y, n);
-    return;
-  }
-  FN(apply_to_rows)(&tile, &x, &x, 1, NULL, NULL, n, params, r, 0);
-  for (int64_t at = 0; (weight || bias) && at < n;) {
+/* Do the reduced elements of an array follow each other? */
+static inline int FN(in_line)(const fn_job *job, int which) {
+  const int64_t size = fn_is_half(job->array[which].dtype) ? 2 : (int64_t)sizeof(T);
+  return job->n == 1 || (job->reduced_ndim == 1 && fn_step(job, which) == size);
+}
+
+/* Applies parameters number r to `n` loaded elements of row `outer`, number `start` on. */
+static void FN(apply_run)(const fn_job *job, const T *x, int64_t outer, int64_t start, int64_t n,
+                          const FN(params) *params, int r, T *tile, uint8_t *counts) {
+  const int direct = FN(native)(&job->array[FN_Y]) && FN(in_line)(job, FN_Y), plain = FN(affine_is_plain)(job);
+  const T *weight = job->weight && plain ? (const T *)job->weight + start : NULL;
+  const T *bias = job->bias && plain ? (const T *)job->bias + start : NULL;
+  char *y_base = fn_base(job, FN_Y, outer, 0);
+  T *y = direct ? (T *)(void *)y_base + start : tile;
+  FN(apply_to_rows)(&y, &x, &x, 1, weight, bias, n, params, r, direct && plain && job->stream && !FN(is_touched_up)(job));
+  for (int64_t at = 0; !plain && at < n;) {
     const fn_run run = fn_next_run(job, FN_P, start + at, n - at);
     const int64_t step = fn_step(job, FN_P);
-    for (int64_t i = 0; weight && i < run.count; i++) tile[at + i] *= ((const T *)job->weight)[run.offset + i * step];
-    for (int64_t i = 0; bias && i < run.count; i++) tile[at + i] += ((const T *)job->bias)[run.offset + i * step];
+    const T *weights = job->weight ? (const T *)job->weight + run.offset : NULL;
+    const T *biases = job->bias ? (const T *)job->bias + run.offset : NULL;
+    for (int64_t i = 0; weights && i < run.count; i++) y[at + i] *= weights[i * step];
+    for (int64_t i = 0; biases && i < run.count; i++) y[at + i] += biases[i * step];
     at += run.count;
   }
-  if (job->quiet) FN(quiet)(tile, n);
-  FN(store)(job, FN_Y, y_base, start, n, tile);
+  const char *where = job->array[FN_WHERE].data ? fn_base(job, FN_WHERE, outer, 0) : NULL;
+  FN(touch_up)(job, y, where ? load_u8(job, FN_WHERE, where, start, n, counts) : NULL, n);
+  if (!direct) FN(store)(job, FN_Y, y_base, start, n, tile);
 }
 
 /* ---- columns ----------------------------------------------------------------------------------------------------- */
@@ -202,42 +243,60 @@ static void FN(apply_dense)(const T *x, T *y, int64_t n, int64_t cols, FN(params
   }
 }
 
-/* Rows start <= i < start + rows of a strip whose first column begins at y_base. `x` was loaded. */
-static void FN(apply_strip)(const fn_job *job, const T *x, int64_t stride, char *y_base, int64_t start, int64_t rows,
-                            int64_t cols, FN(params) *params, T *tile) {
+/* Rows of a strip that go to memory as they stand in `from`, dense. Short rows are turned back. */
+static void FN(store_strip)(const fn_job *job, int which, char *base, int64_t start, int64_t rows, int64_t cols,
+                            const T *from, T *spare, int stream) {
+  const int64_t size = (int64_t)sizeof(T), across = job->inner.step[which];
+  const int dtype = job->array[which].dtype;
+  const int64_t width = fn_is_half(dtype) ? 2 : size;
+  if (start == 0 && rows == job->n && FN(in_line)(job, which) && across == rows * width) {
+    const int direct = FN(native)(&job->array[which]) && !stream;
+    T *turned = direct ? (T *)(void *)base : spare;
+    FN(turn)(turned, rows, from, cols, rows, cols);
+    if (!direct && FN(native)(&job->array[which]))
+      fn_stream(base, (const char *)turned, rows * cols * size);
+    else if (!direct)
+      FN(scatter_run)(base, turned, rows * cols, width, dtype);
+    return;
+  }
+  for (int64_t i = 0; i < rows; i++) {
+    char *to = base + fn_along(job, which, start + i);
+    if (stream && across == size && dtype == FN_TYPE)
+      fn_stream(to, (const char *)(from + i * cols), cols * size);
+    else
+      FN(scatter_run)(to, from + i * cols, cols, across, dtype);
+  }
+}
+
+/* Rows start <= i < start + rows of the strip of columns j and on. `x` was loaded; `tile` has room for two strips. */
+static void FN(apply_strip)(const fn_job *job, const T *x, int64_t stride, int64_t outer, int64_t j, int64_t start,
+                            int64_t rows, int64_t cols, FN(params) *params, T *tile, uint8_t *counts) {
   const int64_t size = (int64_t)sizeof(T), across = job->inner.step[FN_Y];
   const int64_t y_step = job->reduced_ndim == 1 ? job->reduced[0].step[FN_Y] : 0;
-  const int native = FN(native)(&job->array[FN_Y]), in_line = native && across == size;
+  const int in_line = FN(native)(&job->array[FN_Y]) && across == size, touched_up = FN(is_touched_up)(job);
   const T *weight = job->weight, *bias = job->bias;
-  if (in_line && stride == cols && y_step == cols * size && params->all && !weight && !bias) {
+  char *y_base = fn_base(job, FN_Y, outer, j);
+  if (in_line && stride == cols && y_step == cols * size && params->all && !weight && !bias && !touched_up) {
     FN(apply_dense)(x, (T *)(void *)(y_base + start * y_step), rows * cols, cols, params, job->stream, tile);
     return;
   }
-  /* Short rows that follow each other in memory: normalized side by side in the tile, then turned back. */
-  const int turned = params->all && native && job->reduced_ndim == 1 && y_step == size &&
-                     across == rows * size && 2 * rows * cols + FN_STRIP <= FN_CHUNK;
-  T *side_by_side = tile + FN_STRIP;
+  int64_t where_stride = 0;
+  const uint8_t *where = NULL;
+  if (job->array[FN_WHERE].data)
+    where = load_columns_u8(job, FN_WHERE, fn_base(job, FN_WHERE, outer, j), start, rows, cols, counts, &where_stride);
+  const int direct = in_line && !job->stream;
   for (int64_t i = 0; i < rows; i++) {
     const int64_t p = fn_along(job, FN_P, start + i);
     char *to = y_base + fn_along(job, FN_Y, start + i);
-    for (int64_t j = 0, end; j < cols; j = end) { /* columns that are not left to the careful way */
-      end = params->all ? cols : j + 1;
-      if (params->scale[j] != params->scale[j]) continue;
-      char *at = to + j * across;
-      const int direct = in_line && !job->stream;
-      T *y = turned ? side_by_side + i * cols : direct ? (T *)(void *)at : tile;
-      FN(apply_across)(y, x + i * stride + j, end - j, params, j, weight ? weight + p : NULL, bias ? bias + p : NULL);
-      if (job->quiet) FN(quiet)(y, end - j);
-      if (turned || direct) continue;
-      if (in_line)
-        fn_stream(at, (const char *)tile, (end - j) * size);
-      else
-        FN(scatter_run)(at, tile, end - j, across, job->array[FN_Y].dtype);
+    for (int64_t c = 0, end; c < cols; c = end) { /* columns that are not left to the careful way */
+      end = params->all ? cols : c + 1;
+      if (params->scale[c] != params->scale[c]) continue;
+      T *y = direct ? (T *)(void *)(to + c * across) : tile + i * cols + c;
+      FN(apply_across)(y, x + i * stride + c, end - c, params, c, weight ? weight + p : NULL, bias ? bias + p : NULL);
+      if (touched_up) FN(touch_up)(job, y, where ? where + i * where_stride + c : NULL, end - c);
+      if (!direct && !params->all) FN(scatter_run)(to + c * across, y, 1, across, job->array[FN_Y].dtype);
     }
   }
-  if (turned) {
-    T *y = job->stream ? side_by_side + rows * cols : (T *)(void *)y_base;
-    FN(turn)(y, rows, side_by_side, cols, rows, cols);
-    if (job->stream) fn_stream(y_base, (const char *)y, rows * cols * size);
-  }
+  if (!direct && params->all)
+    FN(store_strip)(job, FN_Y, y_base, start, rows, cols, tile, tile + rows * cols, job->stream);
 }

@@ -85,6 +85,7 @@ typedef struct fn_job {
   int out_dtype; /* of mean and spread */
   int columns;   /* memory runs along a kept axis, `inner` */
   int finish;    /* enum fn_finish: what `spread` is */
+  int source;    /* which array is normalized: FN_X, or FN_S where a residual was added */
   int norm;      /* enum fn_norm: what a norm takes away and divides by */
   int order;     /* of moments: 2, 3 or 4 */
   int extrema;   /* FN_MIN and FN_MAX are wanted */
@@ -119,6 +120,8 @@ typedef void (*fn_kernel)(const fn_job *job, int64_t lo, int64_t hi, void *scrat
   X(moments_columns)   /* a strip of one of the `outer` problems: states, or finished results */                       \
   X(norm_rows)         /* a row of at most FN_CHUNK elements: statistics and apply in one visit */                     \
   X(norm_columns)      /* a strip of at most FN_TALL rows: likewise */                                                 \
+  X(add_rows)          /* a chunk of a row: x + residual */                                                            \
+  X(add_columns)       /* a chunk of rows of one of the `outer` problems: likewise */                                  \
   X(norm_careful_only) /* a kept index: all of it, if the compute type cannot hold it; else nothing */                 \
   X(find_special)      /* an element of weight and bias: sets the int at `scratch` if it is infinite or NaN */         \
   X(apply_rows)        /* a chunk of a row */                                                                          \
@@ -153,7 +156,7 @@ extern const fn_table fn_table_baseline;
 extern const fn_table fn_table_avx2, fn_table_avx512;
 #endif
 
-/* Bytes of scratch for one thread: two tiles of FN_CHUNK doubles, or one and two states of a strip. */
-#define FN_SCRATCH_BYTES ((size_t)2 * FN_CHUNK * sizeof(double))
+/* Bytes of scratch for one thread: three tiles of FN_CHUNK doubles. */
+#define FN_SCRATCH_BYTES ((size_t)3 * FN_CHUNK * sizeof(double))
 
 #endif

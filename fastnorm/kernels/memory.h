@@ -123,3 +123,8 @@ static inline int fn_kind(int with_lo, const void *weight, const void *bias, int
   return (with_lo ? FN_WITH_LO : 0) | (weight ? FN_WITH_WEIGHT : 0) | (bias ? FN_WITH_BIAS : 0) |
          (past_cache ? FN_PAST_CACHE : 0);
 }
+
+/* Do only some elements count, or some more than others? */
+static inline int fn_is_masked(const fn_job *job) {
+  return job->array[FN_WHERE].data || job->array[FN_WEIGHTS].data || job->omit;
+}

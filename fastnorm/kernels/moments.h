@@ -192,24 +192,24 @@ static void FN(chunk_columns)(const fn_job *job, const T *x, int64_t stride, int
 }
 
 /* A strip of columns, or (cols == 1, nothing to stride over) a row: the state of elements start <= i < start + n. */
-static void FN(chunk)(const fn_job *job, const char *base, int64_t start, int64_t n, int64_t cols, T *tile,
+static void FN(chunk)(const fn_job *job, int64_t outer, int64_t j, int64_t start, int64_t n, int64_t cols, T *tile,
                       double *state, int64_t state_stride) {
+  const char *base = fn_base(job, job->source, outer, j);
   if (job->columns) {
     int64_t stride;
-    const T *x = FN(load_columns)(job, FN_X, base, start, n, cols, tile, &stride);
+    const T *x = FN(load_columns)(job, job->source, base, start, n, cols, tile, &stride);
     FN(chunk_columns)(job, x, stride, n, cols, state, state_stride);
   } else {
-    FN(chunk_row)(job, FN(load)(job, FN_X, base, start, n, tile), n, state, state_stride);
+    FN(chunk_row)(job, FN(load)(job, job->source, base, start, n, tile), n, state, state_stride);
   }
 }
 
 static void FN(moments_chunks)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
-  const char *base = fn_base(job, FN_X, job->index, 0);
   for (int64_t chunk = lo; chunk < hi; chunk++) {
     const int64_t start = chunk * job->chunk, left = job->n - start, cols = job->inner.size;
     double *slot = job->state + (chunk - job->first) * cols;
     for (int64_t j = 0; j < cols; j += FN_STRIP)
-      FN(chunk)(job, base + j * job->inner.step[FN_X], start, left < job->chunk ? left : job->chunk,
+      FN(chunk)(job, job->index, j, start, left < job->chunk ? left : job->chunk,
                 cols - j < FN_STRIP ? cols - j : FN_STRIP, scratch, slot + j, job->state_stride);
   }
 }
@@ -218,11 +218,10 @@ static void FN(moments_chunks)(const fn_job *job, int64_t lo, int64_t hi, void *
 static void FN(whole)(const fn_job *job, int64_t outer, int64_t j, int64_t cols, void *scratch) {
   T *tile = scratch;
   double *state = (double *)(tile + FN_CHUNK), *part = state + FN_PLANES * FN_STRIP;
-  const char *base = fn_base(job, FN_X, outer, j);
   const int64_t p = fn_place(job, outer, j), step = job->inner.step[FN_P];
   fn_begin(job, state, FN_STRIP, cols, p, step);
   for (int64_t start = 0; start < job->n; start += job->chunk) {
-    FN(chunk)(job, base, start, job->n - start < job->chunk ? job->n - start : job->chunk, cols, tile, part, FN_STRIP);
+    FN(chunk)(job, outer, j, start, job->n - start < job->chunk ? job->n - start : job->chunk, cols, tile, part, FN_STRIP);
     fn_merge(state, FN_STRIP, part, FN_STRIP, cols, job->extrema);
   }
   fn_finish(job, state, FN_STRIP, cols, p, step);

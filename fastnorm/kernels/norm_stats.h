@@ -10,6 +10,12 @@ typedef struct {
   double mean[FN_STRIP], var[FN_STRIP];
 } FN(stats);
 
+/* A root mean square is taken about 0, whatever the mean. */
+static void FN(stay_at_zero)(FN(stats) *stats, int64_t count) {
+  for (int64_t j = 0; j < count; j++) stats->guess[j] = 0;
+  for (int64_t j = 0; j < count; j++) stats->correction[j] = 0;
+}
+
 /* Adds the correction to the guesses that missed the mean by more than a standard deviation; returns whether any did.
  * A lesser miss at most doubles the rounding errors. */
 static int FN(guess_again)(FN(stats) *stats, int64_t count) {
@@ -110,13 +116,18 @@ static void FN(guess_rows)(const T *const *rows, int count, int64_t n, T *guess)
 static void FN(stats_of_rows)(const fn_job *job, const T *const *rows, int count, FN(stats) *stats) {
   const double part = 1 / (double)job->n;
   double sums[FN(BATCH)][FN_LANES], squares[FN(BATCH)][FN_LANES];
-  FN(guess_rows)(rows, count, job->n, stats->guess);
+  const int centred = job->norm != FN_RMS;
+  if (centred)
+    FN(guess_rows)(rows, count, job->n, stats->guess);
+  else
+    FN(stay_at_zero)(stats, count);
   for (int visit = 0; visit < 2; visit++) {
     for (int r = 0; r < count; r++) FN(norm_sums)(rows[r], job->n, stats->guess[r], sums[r], squares[r]);
     FN_FOLD_LANES(double, sums, count, stats->correction, part);
     FN_FOLD_LANES(double, squares, count, stats->square, part);
-    if (visit || !FN(guess_again)(stats, count)) break;
+    if (!centred || visit || !FN(guess_again)(stats, count)) break;
   }
+  if (!centred) FN(stay_at_zero)(stats, count);
   FN(settle)(job, stats, count);
 }
 
@@ -155,12 +166,17 @@ static void FN(guess_across)(const T *x, int64_t stride, int64_t n, int64_t cols
 
 static void FN(stats_of_columns)(const fn_job *job, const T *x, int64_t stride, int64_t cols, FN(stats) *stats) {
   const double part = 1 / (double)job->n;
-  FN(guess_across)(x, stride, job->n, cols, stats->guess);
+  const int centred = job->norm != FN_RMS;
+  if (centred)
+    FN(guess_across)(x, stride, job->n, cols, stats->guess);
+  else
+    FN(stay_at_zero)(stats, cols);
   for (int visit = 0; visit < 2; visit++) {
     FN(sums_across)(x, stride, job->n, cols, stats->guess, stats->correction, stats->square);
     for (int64_t j = 0; j < cols; j++) stats->correction[j] *= part;
     for (int64_t j = 0; j < cols; j++) stats->square[j] *= part;
-    if (visit || !FN(guess_again)(stats, cols)) break;
+    if (!centred || visit || !FN(guess_again)(stats, cols)) break;
   }
+  if (!centred) FN(stay_at_zero)(stats, cols);
   FN(settle)(job, stats, cols);
 }
