@@ -8,6 +8,7 @@
 typedef struct {
   T center[FN_STRIP], center_lo[FN_STRIP], scale[FN_STRIP];
   int with_lo, all; /* some residual is not 0; nothing is left to the careful way */
+  int at_zero;      /* centers are 0 by the kind of norm */
 } FN(params);
 
 /* Means, in two parts, and variances become parameters. A residual of less
@@ -34,6 +35,7 @@ static void FN(fill_params)(const double *mean, const double *mean_lo, const dou
   for (int64_t j = 0; j < count; j++) with_lo |= center_lo[j] != 0;
   for (int64_t j = 0; j < count; j++) all &= scale[j] == scale[j];
   to->with_lo = with_lo;
+  to->at_zero = 0;
   to->all = all;
 }
 
@@ -66,7 +68,7 @@ static inline int FN(is_touched_up)(const fn_job *job) {
  * reaches that, and what lies above is cut off. */
 static void FN(fill_range)(const fn_job *job, const double *state, int64_t stride, int64_t step, int64_t cols,
                            FN(params) *to) {
-  to->with_lo = 0;
+  to->with_lo = to->at_zero = 0;
   to->all = 1;
   for (int64_t j = 0; j < cols; j++) {
     const double min = state[FN_MIN * stride + j * step], max = state[FN_MAX * stride + j * step];
@@ -101,6 +103,7 @@ static void FN(params_of)(const fn_job *job, const double *state, int64_t stride
     if (job->finish == FN_DEVIATION && var[j] > 0 && var[j] < 0x1p-960) var[j] = __builtin_nan("");
   }
   FN(fill_params)(mean, mean_lo, var, cols, job->eps, params);
+  params->at_zero = job->norm == FN_RMS;
 }
 
 /* ---- rows -------------------------------------------------------------------------------------------------------- */
@@ -108,7 +111,8 @@ static void FN(params_of)(const fn_job *job, const double *state, int64_t stride
 /* For numbers and vectors alike. What a kind is without is known when this is compiled, and costs nothing. */
 #define FN_AFFINE(y, x, center, center_lo, scale, weight, bias, kind)                                                  \
   do {                                                                                                                 \
-    (y) = (x) - (center);                                                                                              \
+    (y) = (x);                                                                                                         \
+    if (!((kind) & FN_AT_ZERO)) (y) -= (center);                                                                       \
     if ((kind) & FN_WITH_LO) (y) -= (center_lo);                                                                       \
     (y) *= (scale);                                                                                                    \
     if ((kind) & FN_WITH_WEIGHT) (y) *= (weight);                                                                      \
@@ -160,7 +164,7 @@ FN_INLINE void FN(apply_row)(T *y, const T *x, const T *weight, const T *bias, i
 /* Applies parameters number `first` and on to `count` rows of n elements. A row of y may be that of x. */
 static void FN(apply_to_rows)(T *const *y, const T *const *x, const T *const *ahead, int count, const T *weight,
                               const T *bias, int64_t n, const FN(params) *params, int first, int past_cache) {
-  switch (fn_kind(params->with_lo, weight, bias, past_cache)) {
+  switch (fn_kind(params->with_lo, params->at_zero, weight, bias, past_cache)) {
 #define FN_CASE(kind)                                                                                                  \
   case kind:                                                                                                           \
     for (int r = 0; r < count; r++) FN(apply_row)(y[r], x[r], weight, bias, n, params, first + r, ahead[r], kind);     \
@@ -216,7 +220,7 @@ FN_INLINE void FN(apply_across_of_kind)(T *y, const T *x, int64_t n, const T *ce
 static void FN(apply_across)(T *y, const T *x, int64_t n, const FN(params) *params, int64_t from, const T *weight,
                              const T *bias) {
   const T *center = params->center + from, *center_lo = params->center_lo + from, *scale = params->scale + from;
-  switch (fn_kind(params->with_lo, weight, bias, 0)) {
+  switch (fn_kind(params->with_lo, params->at_zero, weight, bias, 0)) {
 #define FN_CASE(kind)                                                                                                  \
   case kind:                                                                                                           \
     FN(apply_across_of_kind)(y, x, n, center, center_lo, scale, weight ? *weight : 1, bias ? *bias : 0, kind);         \

@@ -38,6 +38,7 @@ static void FN(params_of_rows)(const fn_job *job, const T *const *x, int64_t row
   FN(stats) stats;
   FN(stats_of_rows)(job, x, rows, &stats);
   FN(fill_params)(stats.mean, stats.correction, stats.var, rows, job->eps, params);
+  params->at_zero = job->norm == FN_RMS;
   for (int r = 0; (job->mean || job->spread) && r < rows; r++) FN(save)(job, &stats, r, fn_place(job, row + r, 0));
 }
 
@@ -176,6 +177,7 @@ static void FN(norm_columns)(const fn_job *job, int64_t lo, int64_t hi, void *sc
     if (!by_state) {
       FN(stats_of_columns)(job, x, stride, cols, &stats);
       FN(fill_params)(stats.mean, stats.correction, stats.var, cols, job->eps, &params);
+      params.at_zero = job->norm == FN_RMS;
       for (int64_t c = 0; (job->mean || job->spread) && c < cols; c++)
         FN(save)(job, &stats, c, p + c * job->inner.step[FN_P]);
     }
