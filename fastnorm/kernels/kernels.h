@@ -60,9 +60,13 @@ typedef struct fn_axis {
 } fn_axis;
 
 /* The state of Welford's algorithm, one plane of doubles after the other. Mean and variance are unevaluated sums of
- * two doubles, so that folding any number of chunks loses nothing; so is the count, which may pass 2^53. Variance
- * stands here and not the sum of squares, which overflows first. */
-enum fn_plane { FN_COUNT, FN_COUNT_LO, FN_MEAN, FN_MEAN_LO, FN_VAR, FN_VAR_LO, FN_MIN, FN_MAX, FN_PLANES };
+ * two doubles, so that folding any number of chunks loses nothing; so is the count, which may pass 2^53 and is a sum of
+ * weights where there are any. Variance stands here and not the sum of squares, which overflows first; so do the means
+ * of the third and fourth powers about the mean, which only jobs of such an order touch. */
+enum fn_plane {
+  FN_COUNT, FN_COUNT_LO, FN_MEAN, FN_MEAN_LO, FN_VAR, FN_VAR_LO, FN_MIN, FN_MAX,
+  FN_M3, FN_M3_LO, FN_M4, FN_M4_LO, FN_PLANES
+};
 
 typedef struct fn_job {
   fn_array array[FN_ARRAYS];
@@ -153,7 +157,11 @@ extern const fn_table fn_table_baseline;
 extern const fn_table fn_table_avx2, fn_table_avx512;
 #endif
 
-/* Bytes of scratch for one thread: two tiles of FN_CHUNK doubles, or one and two states of a strip. */
-#define FN_SCRATCH_BYTES ((size_t)2 * FN_CHUNK * sizeof(double))
+/* Scratch for one thread, in bytes: two tiles of FN_CHUNK doubles (the second: weights, in the masked family), one of
+ * bytes (which elements count) and two states of a strip. */
+#define FN_SCRATCH_WEIGHTS ((size_t)FN_CHUNK * sizeof(double))
+#define FN_SCRATCH_WHERE (2 * FN_SCRATCH_WEIGHTS)
+#define FN_SCRATCH_STATES (FN_SCRATCH_WHERE + FN_CHUNK)
+#define FN_SCRATCH_BYTES (FN_SCRATCH_STATES + (size_t)2 * FN_PLANES * FN_STRIP * sizeof(double))
 
 #endif
