@@ -223,13 +223,6 @@ def alike(name: str, value: Any, x: np.ndarray) -> np.ndarray:
     return found
 
 
-def omits_nan(x: np.ndarray, nan_policy: Any, where: np.ndarray | None = None) -> bool:
-    """Whether NaN is to be left out; refused here where the policy is to raise and NaN is among what counts."""
-    if nan_policy not in ("propagate", "omit", "raise"):
-        raise ValueError(f"nan_policy must be 'propagate', 'omit' or 'raise', got {nan_policy!r}")
-    return nan_policy == "omit" and x.dtype.kind not in "biu"
-
-
 def _is_same(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two arrays of one shape are the same elements of the same type."""
     steps = [(s, t) for s, t, size in zip(a.strides, b.strides, a.shape, strict=True) if size > 1]
@@ -252,3 +245,51 @@ def _overlaps_itself(x: np.ndarray) -> bool:
             return x.size > 0
         reach += stride * (size - 1)
     return False
+
+
+def nan_policy(value: Any) -> str:
+    """One of the three things that may be done about NaN."""
+    if not isinstance(value, str) or value not in ("propagate", "omit", "raise"):
+        raise ValueError(f"nan_policy must be 'propagate', 'omit' or 'raise', got {value!r}")
+    return value
+
+
+def weights(value: Any, x: np.ndarray, axis: tuple[int, ...] | None) -> np.ndarray | None:
+    """Weights as an array of the shape of x, repeated without a copy, or None.
+
+    They may have the shape of x, that of the reduced axes, or as many axes as x and sizes that broadcast.
+    """
+    if value is None:
+        return None
+    found = array("weights", value)
+    reduced = tuple(range(x.ndim)) if axis is None else axis
+    along = found.shape == tuple(x.shape[a] for a in reduced)
+    if found.shape != x.shape and along:
+        wide = np.expand_dims(found, tuple(a for a in range(x.ndim) if a not in reduced))
+    elif found.ndim == x.ndim and all(n in (1, size) for n, size in zip(found.shape, x.shape, strict=True)):
+        wide = found
+    else:
+        raise ValueError(
+            f"weights has shape {found.shape}; expected {x.shape}, the shape of x, or one of as many axes that "
+            f"broadcasts to it, or that of the reduced axes"
+        )
+    if found.size:
+        low, high = (float(value) for value in _ops.minmax(found, None, False))
+        if math.isnan(low) or math.isinf(high) or low < 0:
+            raise ValueError(f"weights must be finite and not negative, got values from {low:g} to {high:g}")
+        if math.isinf(high * x.size):
+            raise ValueError(f"weights must have sums that a double holds, got values up to {high:g}")
+    return np.broadcast_to(wide, x.shape)
+
+
+def no_nan(name: str, x: np.ndarray, where: np.ndarray | None, weights: np.ndarray | None) -> None:
+    """Refuse NaN among what counts."""
+    if x.dtype.kind not in "biu" and x.size and _ops.contains_nan(x, where, weights):
+        raise ValueError(f"{name} contains NaN, which nan_policy='raise' forbids")
+
+
+def omits_nan(policy: Any, name: str, x: np.ndarray, where: Any = None, weights: Any = None) -> bool:
+    """Whether NaN is to be left out; refused here where the policy is to raise and NaN is among what counts."""
+    if nan_policy(policy) == "raise":
+        no_nan(name, x, where, weights)
+    return bool(policy == "omit")
