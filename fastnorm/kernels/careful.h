@@ -99,7 +99,7 @@ static void FN(norm_careful)(const fn_job *job, int64_t outer, int64_t j, void *
       double v = (((double)x[i] * pre - mean) - mean_lo) * scale;
       if (weight) v *= (double)weight[at];
       if (bias) v += (double)bias[at];
-      if (range) v = (double)x[i] * pre == state[FN_MAX] && root != 0 ? job->most : v + job->least;
+      if (range) v = (double)x[i] * pre == state[FN_MAX] && scale > 0 ? job->most : v + job->least;
       tile[i] = counted && !counted[i] ? 0 : (T)fn_quiet(v);
     }
     FN(store)(job, FN_Y, fn_base(job, FN_Y, outer, j), start, count, tile);
