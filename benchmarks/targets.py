@@ -29,7 +29,13 @@ FEWEST_ROUNDS = 7  # for every rival
 NOTABLE_CORES = 0.1
 SLOW_SHARE = 8  # a rival slower than this many fastnorm samples sits rounds out
 
-RIVALS = ("torch", "numpy", "scipy", "float32")  # in the order of their columns
+TITLES = {  # the rare ones last, where they widen few rows
+    "torch": "times torch",
+    "numpy": "times numpy",
+    "limit": "of the memory limit",
+    "float32": "times float32",
+    "scipy": "times scipy",
+}
 COLUMN = 36
 
 
@@ -150,9 +156,8 @@ def describe_times(pairs):
 
 def columns(chosen):
     """Return the columns that some of the jobs fill: names and titles."""
-    found = {name for job in chosen for name in rivals.names(job)}
-    titles = {name: f"times {name}" for name in RIVALS if name in found}
-    return titles | ({"limit": "of the memory limit"} if any(job.limit for job in chosen) else {})
+    found = {name for job in chosen for name in rivals.names(job)} | {"limit" for job in chosen if job.limit}
+    return {name: title for name, title in TITLES.items() if name in found}
 
 
 def row(name, cells, width):
