@@ -277,8 +277,8 @@ VIEWS = {"float32": in_float32, "torch": tensor}  # what a rival takes in place 
 def names(job):
     """List the rivals that have such a call.
 
-    A job in half precision runs against fastnorm's float32 on the same values, and not against NumPy, whose arithmetic
-    in half precision is meant for storage.
+    A job in half precision runs against fastnorm's own float32 on the same values. It does not run against NumPy, which
+    stores half precision well but is neither fast nor accurate in it.
     """
     installed = {"torch": torch, "scipy": scipy}
     candidates = ("fastnorm", "torch", "numpy", "scipy") if job.dtype == "float32" else ("fastnorm", "float32", "torch")
