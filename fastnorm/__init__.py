@@ -1,6 +1,6 @@
 """Moments and normalization of arrays on a CPU, at the speed of memory and with the same bits everywhere."""
 
-from .functional import layer_norm, standardize
+from .functional import layer_norm, layer_norm_backward, rms_norm_backward, standardize
 from .runtime import get_num_threads, isa, set_num_threads, show_config, threads, use_isa
 from .stats import Moments, mean, mean_var, minmax, moments, std, var
 
@@ -11,10 +11,12 @@ __all__ = [
     "get_num_threads",
     "isa",
     "layer_norm",
+    "layer_norm_backward",
     "mean",
     "mean_var",
     "minmax",
     "moments",
+    "rms_norm_backward",
     "set_num_threads",
     "show_config",
     "standardize",

@@ -199,3 +199,33 @@ def _overlaps_itself(x: np.ndarray) -> bool:
             return x.size > 0
         reach += stride * (size - 1)
     return False
+
+
+def gradient(dy: Any, x: np.ndarray) -> np.ndarray:
+    """`dy` as an array of the shape of x that is computed in the same type."""
+    found = array("dy", dy)
+    if found.shape != x.shape:
+        raise ValueError(f"dy has shape {found.shape}; expected {x.shape}, the shape of x")
+    if compute_dtype(found) != compute_dtype(x):
+        expected = "float64 or an integer type" if compute_dtype(x) == np.float64 else "float16, bfloat16 or float32"
+        raise TypeError(f"dy has dtype {found.dtype}; expected {expected}, to go with x of dtype {x.dtype}")
+    return found
+
+
+def statistic(name: str, value: Any, x: np.ndarray, axes: Sequence[int]) -> np.ndarray:
+    """A saved mean or rstd, contiguous and of the dtype that x is computed in."""
+    values, shape = array(name, value), tuple(n for a, n in enumerate(x.shape) if a not in axes)
+    if values.shape != shape:
+        raise ValueError(f"{name} has shape {values.shape}; expected {shape}, that of x without the normalized axes")
+    with np.errstate(over="ignore"):
+        return np.require(values, compute_dtype(x), ["C", "A"])
+
+
+def may_receive(out: np.ndarray | None, name: str, value: np.ndarray) -> None:
+    """Refuse an `out` that shares memory with an array of its shape, unless it is that array itself."""
+    if out is None:
+        return
+    steps = [(a, b) for a, b, size in zip(value.strides, out.strides, out.shape, strict=True) if size > 1]
+    same = value.ctypes.data == out.ctypes.data and value.dtype == out.dtype and all(a == b for a, b in steps)
+    if not same and _may_share(value, np.asarray(out)):
+        raise ValueError(f"out overlaps {name} in part; expected {name} itself or separate memory")

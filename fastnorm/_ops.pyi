@@ -28,6 +28,28 @@ def layer_norm(
     checked: bool = ...,
 ) -> Any: ...
 def standardize(x: Any, axis: Any, ddof: Any, eps: Any, out: Any, return_stats: bool, checked: bool = ...) -> Any: ...
+def layer_norm_backward(
+    dy: Any,
+    x: Any,
+    mean: Any,
+    rstd: Any,
+    weight: Any,
+    normalized_shape: Any,
+    axis: Any,
+    where: Any,
+    out: Any,
+    dtype: np.dtype | None = ...,
+) -> Any: ...
+def rms_norm_backward(
+    dy: Any,
+    x: Any,
+    rstd: Any,
+    weight: Any,
+    normalized_shape: Any,
+    axis: Any,
+    out: Any,
+    dtype: np.dtype | None = ...,
+) -> Any: ...
 
 class _Config(TypedDict):
     compiler: str

@@ -148,6 +148,7 @@
 #include "careful.h"
 #include "apply.h"
 #include "norm.h"
+#include "backward.h"
 #include "unstamp.h"
 
 #define T float
@@ -172,6 +173,7 @@
 #include "careful.h"
 #include "apply.h"
 #include "norm.h"
+#include "backward.h"
 #include "unstamp.h"
 
 /* ---- the table --------------------------------------------------------------------------------------------------- */
