@@ -241,8 +241,8 @@ FN_INLINE void FN(backward_sums_of_kind)(const T *x, const T *dy, const T *weigh
       rest_dy[l] = FN_DY(0);
     }
     for (int l = 0; l < L; l++) {
-      h[l] += (double)FN_SUM_4(FN_REST_H, 0);
-      g[l] += (double)FN_SUM_4(FN_REST_G, 0);
+      if (kind & FN(CENTERED)) h[l] += (double)FN_SUM_4(FN_REST_H, 0);
+      if (kind & FN(CENTERED)) g[l] += (double)FN_SUM_4(FN_REST_G, 0);
       gh[l] += (double)FN_SUM_4(FN_REST_GH, 0);
     }
     for (int k = 0; k < 4 * L; k += L)
@@ -586,7 +586,7 @@ static void FN(backward_settle)(const fn_job *job, int64_t lo, int64_t hi, void 
   const int64_t kept = job->outer * job->inner.size, chunks = (job->n + job->chunk - 1) / job->chunk;
   for (int64_t k = lo; k < hi; k++) {
     fn_slope *slope = job->slopes + k;
-    T mean, rstd;
+    T mean = 0, rstd = 0;
     for (int64_t chunk = 1; chunk < chunks; chunk++) {
       const fn_slope *part = slope + chunk * kept;
       slope->count += part->count;
