@@ -293,3 +293,23 @@ def omits_nan(policy: Any, name: str, x: np.ndarray, where: Any = None, weights:
     if nan_policy(policy) == "raise":
         no_nan(name, x, where, weights)
     return bool(policy == "omit")
+
+
+def gradient(dy: Any, x: np.ndarray) -> np.ndarray:
+    """`dy` as an array of the shape of x that is computed in the same type."""
+    found = array("dy", dy)
+    if found.shape != x.shape:
+        raise ValueError(f"dy has shape {found.shape}; expected {x.shape}, the shape of x")
+    if compute_dtype(found) != compute_dtype(x):
+        expected = "float64 or an integer type" if compute_dtype(x) == np.float64 else "float16, bfloat16 or float32"
+        raise TypeError(f"dy has dtype {found.dtype}; expected {expected}, to go with x of dtype {x.dtype}")
+    return found
+
+
+def statistic(name: str, value: Any, x: np.ndarray, axes: Sequence[int]) -> np.ndarray:
+    """A saved mean or rstd, contiguous and of the dtype that x is computed in."""
+    values, shape = array(name, value), tuple(n for a, n in enumerate(x.shape) if a not in axes)
+    if values.shape != shape:
+        raise ValueError(f"{name} has shape {values.shape}; expected {shape}, that of x without the normalized axes")
+    with np.errstate(over="ignore"):
+        return np.require(values, compute_dtype(x), ["C", "A"])

@@ -65,6 +65,28 @@ def standardize(
 def min_max_scale(
     x: Any, axis: Any, least: Any, most: Any, omit: bool, out: Any, return_stats: bool, checked: bool = ...
 ) -> Any: ...
+def layer_norm_backward(
+    dy: Any,
+    x: Any,
+    mean: Any,
+    rstd: Any,
+    weight: Any,
+    normalized_shape: Any,
+    axis: Any,
+    where: Any,
+    out: Any,
+    dtype: np.dtype | None = ...,
+) -> Any: ...
+def rms_norm_backward(
+    dy: Any,
+    x: Any,
+    rstd: Any,
+    weight: Any,
+    normalized_shape: Any,
+    axis: Any,
+    out: Any,
+    dtype: np.dtype | None = ...,
+) -> Any: ...
 
 class _Config(TypedDict):
     compiler: str

@@ -59,7 +59,7 @@ cdef extern from "<stdlib.h>":
 
 cdef extern from "kernels.h":
     enum:
-        FN_CHUNK, FN_STRIP, FN_SHORT, FN_TALL, FN_WAVE, FN_MAX_AXES
+        FN_CHUNK, FN_VISIT, FN_STRIP, FN_SHORT, FN_TALL, FN_WAVE, FN_MAX_AXES
         FN_MIN, FN_M3, FN_M4, FN_PLANES
         FN_F32, FN_F64, FN_F16, FN_BF16, FN_I8, FN_U8, FN_I16, FN_U16, FN_I32, FN_U32, FN_I64, FN_U64
         FN_X, FN_Z, FN_WHERE, FN_WEIGHTS, FN_Y, FN_S, FN_ARRAYS, FN_P, FN_STEPS
@@ -75,6 +75,9 @@ cdef extern from "kernels.h":
         int64_t size
         int64_t *step
 
+    ctypedef struct fn_slope:
+        pass
+
     ctypedef struct fn_job:
         fn_array *array
         const void *weight
@@ -86,9 +89,12 @@ cdef extern from "kernels.h":
         double *state
         int64_t state_stride, p, outer, n, chunk, strip, index, first
         double eps, ddof, least, most
-        double *dweight
-        double *dbias
-        int dtype, out_dtype, columns, finish, source, norm, order, extrema, omit, resume, stream, quiet
+        void *dweight
+        void *dbias
+        fn_slope *slopes
+        double *slots
+        int64_t width, block, wave
+        int dtype, out_dtype, parameter_dtype, columns, finish, source, norm, order, extrema, omit, resume, stream, quiet
         int kept_ndim, reduced_ndim
         fn_axis inner
 
@@ -106,6 +112,12 @@ cdef extern from "kernels.h":
         const fn_kernel *find_special
         const fn_kernel *apply_rows
         const fn_kernel *apply_columns
+        const fn_kernel *backward_weight
+        const fn_kernel *backward_sums
+        const fn_kernel *backward_settle
+        const fn_kernel *backward_blocks
+        const fn_kernel *backward_fold
+        const fn_kernel *backward_finish
         fn_kernel begin_columns
         fn_kernel merge_slots
         fn_kernel finish_columns
@@ -148,3 +160,4 @@ include "door/drivers.pxi"
 include "door/jobs.pxi"
 include "door/statistics.pxi"
 include "door/norms.pxi"
+include "door/backward.pxi"

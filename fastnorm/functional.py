@@ -10,7 +10,16 @@ import numpy as np
 
 from . import _arguments, _ops
 
-__all__ = ["add_layer_norm", "add_rms_norm", "layer_norm", "min_max_scale", "rms_norm", "standardize"]
+__all__ = [
+    "add_layer_norm",
+    "add_rms_norm",
+    "layer_norm",
+    "layer_norm_backward",
+    "min_max_scale",
+    "rms_norm",
+    "rms_norm_backward",
+    "standardize",
+]
 
 
 def layer_norm(
@@ -410,3 +419,59 @@ def _as_given(result: Any, out: np.ndarray | None, return_stats: bool) -> Any:
     if out is None:
         return result
     return (out, *result[1:]) if return_stats else out
+
+
+def layer_norm_backward(
+    dy: Any,
+    x: Any,
+    mean: Any,
+    rstd: Any,
+    weight: Any = None,
+    *,
+    normalized_shape: Any = None,
+    axis: Any = None,
+    where: Any = None,
+    out: np.ndarray | None = None,
+) -> Any:
+    result = _ops.layer_norm_backward(dy, x, mean, rstd, weight, normalized_shape, axis, where, out)
+    if result is not None:
+        return result
+    x = _arguments.array("x", x)
+    axes = _arguments.normalized_axes(x, normalized_shape, weight, axis)
+    mean = _arguments.statistic("mean", mean, x, axes)
+    where = _arguments.mask("where", where, x.shape)
+    dy, rstd, weight, into, dtype = _backward(dy, x, rstd, weight, axes, [("mean", mean), ("where", where)], out)
+    result = _ops.layer_norm_backward(dy, x, mean, rstd, weight, None, axes, where, into, dtype)
+    return result if out is None else (out, *result[1:])
+
+
+def rms_norm_backward(
+    dy: Any,
+    x: Any,
+    rstd: Any,
+    weight: Any = None,
+    *,
+    normalized_shape: Any = None,
+    axis: Any = None,
+    out: np.ndarray | None = None,
+) -> Any:
+    result = _ops.rms_norm_backward(dy, x, rstd, weight, normalized_shape, axis, out)
+    if result is not None:
+        return result
+    x = _arguments.array("x", x)
+    axes = _arguments.normalized_axes(x, normalized_shape, weight, axis)
+    dy, rstd, weight, into, dtype = _backward(dy, x, rstd, weight, axes, [], out)
+    result = _ops.rms_norm_backward(dy, x, rstd, weight, None, axes, into, dtype)
+    return result if out is None else (out, *result[1:])
+
+
+def _backward(dy: Any, x: np.ndarray, rstd: Any, weight: Any, axes: Any, read: Any, out: Any) -> Any:
+    """dy, rstd, weight and out in canonical form, and the dtype of the gradients of the parameters."""
+    dy = _arguments.gradient(dy, x)
+    rstd = _arguments.statistic("rstd", rstd, x, axes)
+    dtype = _arguments.result_dtype(x if weight is None else _arguments.array("weight", weight))
+    shape = tuple(x.shape[a] for a in axes)
+    weight = _arguments.parameter("weight", weight, shape, _arguments.compute_dtype(x))
+    others = [("weight", weight), ("rstd", rstd), *read]
+    into = _arguments.output(out, x, _arguments.result_dtype(x), others, also=[("dy", dy)])
+    return dy, rstd, weight, into, dtype

@@ -702,7 +702,9 @@ class Moments:
         for plane in planes:
             row = np.asarray(state[_STATE[plane]], dtype=np.float64)
             if row.shape != result._state[plane].shape:
-                raise ValueError(f"state[{_STATE[plane]!r}] has shape {row.shape}; expected {result._state[plane].shape}")
+                raise ValueError(
+                    f"state[{_STATE[plane]!r}] has shape {row.shape}; expected {result._state[plane].shape}"
+                )
             result._state[plane] = row
         return result
 

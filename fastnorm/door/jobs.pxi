@@ -99,6 +99,10 @@ cdef void begin(fn_job *job) noexcept:
     job.state = NULL
     job.state_stride = job.index = job.first = 0
     job.dweight = job.dbias = NULL
+    job.slopes = NULL
+    job.slots = NULL
+    job.width = job.block = job.wave = 0
+    job.parameter_dtype = FN_F64
     job.eps = job.ddof = 0
     job.least = job.most = 0
     job.finish = FN_VARIANCE

@@ -73,24 +73,24 @@ cdef object as_parameter(object value, int typenum):
     return cnp.PyArray_Cast(value, typenum) if storage == FN_F16 or storage == FN_BF16 else value
 
 
-cdef bint mark_normalized(cnp.ndarray x, object normalized_shape, object weight, object axis, char *reduced):
-    """Mark the axes that a norm reduces: `axis`, or as many trailing ones as the normalized shape has."""
+cdef bint mark_normalized(cnp.ndarray x, object normalized_shape, object weight, object axis, char *reduced) noexcept:
+    """Mark the axes that a norm reduces. False for anything but ints and tuples that match x."""
     cdef int a, ndim = cnp.PyArray_NDIM(x), trailing = 1
     if axis is not None:
         return normalized_shape is None and axis != () and mark_axes(axis, ndim, reduced)
+    if type(normalized_shape) is int:
+        normalized_shape = (normalized_shape,)
     if type(normalized_shape) is tuple:
         trailing = <int>len(<tuple>normalized_shape)
-    elif normalized_shape is None and cnp.PyArray_CheckExact(weight):
-        trailing = cnp.PyArray_NDIM(weight)
-    elif normalized_shape is not None and type(normalized_shape) is not int:
+    elif normalized_shape is not None:
         return False
+    elif cnp.PyArray_CheckExact(weight):
+        trailing = cnp.PyArray_NDIM(weight)
     if not 1 <= trailing <= ndim:
         return False
     for a in range(ndim):
         reduced[a] = a >= ndim - trailing
-    if type(normalized_shape) is int and normalized_shape != cnp.PyArray_DIM(x, ndim - 1):
-        return False
-    if type(normalized_shape) is tuple:
+    if normalized_shape is not None:
         for a in range(trailing):
             size = (<tuple>normalized_shape)[a]
             if type(size) is not int or size != cnp.PyArray_DIM(x, ndim - trailing + a):

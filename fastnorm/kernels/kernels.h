@@ -16,7 +16,8 @@ enum {
   FN_FLUSH = 1024,  /* elements of a row summed before the lanes are added to their totals */
   FN_STRIP = 512,   /* columns that are worked on together */
   FN_SHORT = 64,    /* rows shorter than this are worked on side by side, as columns */
-  FN_TALL = 2048    /* columns longer than this are read twice by a norm: once for statistics, once to apply them */
+  FN_TALL = 2048,   /* columns longer than this are read twice by a norm: once for statistics, once to apply them */
+  FN_VISIT = 16384  /* elements that a backward pass brings into cache: longer rows are read twice */
 };
 
 /* Sizes that do not. */
@@ -68,6 +69,14 @@ enum fn_plane {
   FN_M3, FN_M3_LO, FN_M4, FN_M4_LO, FN_PLANES
 };
 
+/* What a backward pass knows of a kept index: sums at first, then averages. With h = (x - mean) * rstd and g = dy *
+ * weight: of h, the shift of xhat = h - shift; of g; and of g * xhat. */
+typedef struct fn_slope {
+  double count, shift, mean_g, dot;
+  double most;                        /* the largest |dy| */
+  int64_t careful, x_power, dy_power; /* taken in double, of x and dy scaled by these powers of two */
+} fn_slope;
+
 typedef struct fn_job {
   fn_array array[FN_ARRAYS];
   const void *weight, *bias; /* compute type, laid out by step[FN_P] of the reduced axes; NULL: one and zero */
@@ -80,13 +89,18 @@ typedef struct fn_job {
   int64_t n;                 /* product of reduced[] */
   int64_t chunk;             /* how many of the n make a chunk */
   int64_t strip;             /* columns per unit */
-  int64_t index;             /* chunk kernels and running states: which of the `outer` problems */
-  int64_t first;             /* chunk kernels: the chunk that slot 0 holds */
+  int64_t index;             /* which of the `outer` problems; backward: the reduced element that slots begin with */
+  int64_t first;             /* the chunk that slot 0 holds; backward: the block */
   double eps, ddof;
-  double least, most;        /* FN_RANGE: where the extrema go */
-  double *dweight, *dbias;   /* backward: sums over the kept indices, by FN_P of the reduced axes; NULL: not wanted */
+  double least, most;        /* FN_RANGE: where the extrema go; backward: most is the largest |weight| */
+  void *dweight, *dbias;     /* backward: sums over the kept indices, by FN_P of the reduced axes; NULL: not wanted */
+  fn_slope *slopes;          /* backward: one per kept index, chunk after chunk; NULL: found on the way */
+  double *slots;             /* backward: sums of dweight and of dbias; the totals, then one slot per block of a wave */
+  int64_t width, block;      /* backward: elements of each sum in a slot; kept indices per slot */
+  int64_t wave;              /* backward: slots in use */
   int dtype;     /* compute type */
   int out_dtype; /* of mean and spread */
+  int parameter_dtype; /* of dweight and dbias */
   int columns;   /* memory runs along a kept axis, `inner` */
   int finish;    /* enum fn_finish: what `spread` is */
   int source;    /* which array is normalized: FN_X, or FN_S where a residual was added */
@@ -129,7 +143,14 @@ typedef void (*fn_kernel)(const fn_job *job, int64_t lo, int64_t hi, void *scrat
   X(norm_careful_only) /* a kept index: all of it, if the compute type cannot hold it; else nothing */                 \
   X(find_special)      /* an element of weight and bias: sets the int at `scratch` if it is infinite or NaN */         \
   X(apply_rows)        /* a chunk of a row */                                                                          \
-  X(apply_columns)     /* a chunk of rows of one of the `outer` problems */
+  X(apply_columns)     /* a chunk of rows of one of the `outer` problems */                                            \
+  X(backward_weight)   /* an element of weight: the largest magnitude goes to the double at `scratch` */               \
+  X(backward_sums)     /* a block of kept indices of a chunk: sums for their slopes; unit = chunk * blocks + block */  \
+  X(backward_settle)   /* a kept index: its slope from the sums of all chunks */                                       \
+  X(backward_blocks)   /* a chunk of a block: dx, and a slot of sums; unit = block * chunks + chunk, from `first` and  \
+                          `index` on */                                                                                \
+  X(backward_fold)     /* an element of a slot: all slots of the wave join the totals */                               \
+  X(backward_finish)   /* an element of the totals: dweight and dbias of element `index` + unit */
 
 /* Kernels that do not depend on the compute type. */
 #define FN_STATE_KERNELS(X)                                                                                            \

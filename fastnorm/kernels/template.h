@@ -149,6 +149,7 @@
 #include "careful.h"
 #include "apply.h"
 #include "norm.h"
+#include "backward.h"
 #include "unstamp.h"
 
 #define T float
@@ -174,6 +175,7 @@
 #include "careful.h"
 #include "apply.h"
 #include "norm.h"
+#include "backward.h"
 #include "unstamp.h"
 
 /* ---- the table --------------------------------------------------------------------------------------------------- */

@@ -1,0 +1,178 @@
+"""Backward passes of norms whose parameters lie along the reduced axes: their driver and their doors."""
+
+# Elements of the sums in flight (dweight and dbias, 16 bytes): what a wave of blocks takes beside its totals.
+cdef int64_t SLOTS = 131072
+# Elements of x that share a slot. Decides bits.
+cdef int64_t BLOCK = 65536
+
+
+cdef int share_slots(fn_job *job, int64_t blocks, int64_t chunks, crew *team) except -1 nogil:
+    """dx, and dweight and dbias of the reduced elements from `index` on: blocks in waves, folded in their order."""
+    cdef int64_t slots = min(min(blocks, <int64_t>FN_WAVE), max(<int64_t>1, SLOTS // job.width))
+    job.slots = <double *>malloc((1 + slots) * 2 * job.width * sizeof(double))
+    if job.slots == NULL:
+        with gil:
+            raise MemoryError(f"sums of {slots} blocks")
+    job.first = 0
+    while job.first < blocks:
+        job.wave = min(slots, blocks - job.first)
+        share(team.table.backward_blocks[job.dtype], job, 0, job.wave * chunks, job.block * job.chunk, team)
+        share(team.table.backward_fold[job.dtype], job, 0, 2 * job.width, job.wave, team)
+        job.first += job.wave
+    run(team.table.backward_finish[job.dtype], job, 0, job.width, NULL)
+    free(job.slots)
+    return 0
+
+
+cdef int share_backward(fn_job *job, crew *team) except -1 nogil:
+    """Rows of at most FN_VISIT elements in one visit; longer ones, and tall columns, are summed by chunks first."""
+    cdef int64_t kept = job.outer * job.inner.size, chunks, blocks, group, start
+    cdef const fn_table *table = team.table
+    job.most = 1
+    if job.weight != NULL:
+        run(table.backward_weight[job.dtype], job, 0, job.n, &job.most)
+    job.chunk = min(job.n, <int64_t>FN_VISIT // 16 if job.columns else <int64_t>FN_VISIT)
+    job.block = 16
+    while 2 * job.block * job.n <= BLOCK:
+        job.block *= 2
+    chunks = parts(job.n, job.chunk)
+    blocks = parts(kept, job.block)
+    if chunks > 1:
+        job.slopes = <fn_slope *>malloc(chunks * kept * sizeof(fn_slope))
+        if job.slopes == NULL:
+            with gil:
+                raise MemoryError(f"sums of {kept} rows")
+    try:
+        if chunks > 1:
+            share(table.backward_sums[job.dtype], job, 0, chunks * blocks, job.block * job.chunk, team)
+            share(table.backward_settle[job.dtype], job, 0, kept, chunks, team)
+        group = max(<int64_t>1, SLOTS // (job.chunk * min(blocks, <int64_t>8)))
+        start = 0
+        while start < job.n:
+            job.index = start
+            job.width = min(group * job.chunk, job.n - start)
+            share_slots(job, blocks, parts(job.width, job.chunk), team)
+            start += job.width
+    finally:
+        free(job.slopes)
+    return 0
+
+
+cdef int run_backward(fn_job *job) except -1 nogil:
+    cdef crew team
+    gather_crew(&team, job)
+    try:
+        share_backward(job, &team)
+    finally:
+        free(team.scratch)
+    return 0
+
+
+cdef bint statistic(object value, cnp.ndarray x, const char *reduced, int typenum, void **data) noexcept:
+    """Where saved statistics are. False unless contiguous, of the right type and of the shape of the kept axes."""
+    cdef int a, at = 0
+    if not cnp.PyArray_CheckExact(value) or cnp.PyArray_TYPE(value) != typenum:
+        return False
+    if not cnp.PyArray_ISCARRAY_RO(value):
+        return False
+    for a in range(cnp.PyArray_NDIM(x)):
+        if not reduced[a]:
+            if at == cnp.PyArray_NDIM(value) or cnp.PyArray_DIM(value, at) != cnp.PyArray_DIM(x, a):
+                return False
+            at += 1
+    data[0] = cnp.PyArray_DATA(value)
+    return at == cnp.PyArray_NDIM(value)
+
+
+cdef cnp.ndarray new_parameter(cnp.ndarray x, const char *reduced, int typenum):
+    """An empty array for the gradient of a parameter: the reduced axes of x."""
+    cdef char kept[FN_MAX_AXES]
+    cdef int a
+    for a in range(cnp.PyArray_NDIM(x)):
+        kept[a] = not reduced[a]
+    return new_kept(x, kept, False, typenum)
+
+
+cdef bint may_receive(cnp.ndarray y, cnp.ndarray x) noexcept:
+    """Whether the gradient may be written to y while x is read: it is x itself, or apart."""
+    return same_place(x, y) or apart(x, y)
+
+
+cdef object backward(object dy, object x, object mean, object rstd, object weight, object normalized_shape, object axis,
+                     object where, object out, object dtype, int norm):
+    """(dx, dweight, dbias); None for anything unusual. `dtype`: that of dweight and dbias; out then shares no element
+    with what is read, unless it is x or dy itself."""
+    cdef char reduced[FN_MAX_AXES]
+    cdef fn_job job
+    cdef cnp.ndarray dx, dweight = None, dbias = None
+    cdef int storage, typenum, written
+    cdef bint in_place = False
+    if not cnp.PyArray_CheckExact(x) or not cnp.PyArray_CheckExact(dy) or not same_shape(x, dy):
+        return None
+    if not mark_normalized(x, normalized_shape, weight, axis, reduced):
+        return None
+    begin(&job)
+    storage = storage_type(x)
+    if storage < 0 or storage_type(dy) < 0 or compute_type(storage) != compute_type(storage_type(dy)):
+        return None
+    typenum = type_number(compute_type(storage))
+    if not parameter(weight, x, reduced, typenum, &job.weight):
+        return None
+    if norm == FN_LAYER and not statistic(mean, x, reduced, typenum, &job.mean):
+        return None
+    if not statistic(rstd, x, reduced, typenum, &job.spread):
+        return None
+    if where is not None:
+        if not cnp.PyArray_CheckExact(where) or cnp.PyArray_TYPE(where) != cnp.NPY_BOOL or not same_shape(x, where):
+            return None
+    written = type_number(result_storage(storage))
+    if out is None:
+        dx = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), written, 0)
+    else:
+        if not cnp.PyArray_CheckExact(out) or cnp.PyArray_TYPE(out) != written or not same_shape(out, x):
+            return None
+        dx = out
+        if not cnp.PyArray_ISNOTSWAPPED(dx) or not cnp.PyArray_ISWRITEABLE(dx):
+            return None
+        in_place = same_place(x, dx) or same_place(dy, dx)
+        if dtype is None:
+            if not cnp.PyArray_IS_C_CONTIGUOUS(dx) or not may_receive(dx, x) or not may_receive(dx, dy):
+                return None
+            for read in (mean, rstd, weight, where):
+                if read is not None and not apart(read, dx):
+                    return None
+    if dtype is not None:
+        job.parameter_dtype = float_storage((<cnp.dtype>dtype).type_num)
+    else:
+        job.parameter_dtype = result_storage(storage) if weight is None else compute_type(storage)
+    if weight is not None:
+        dweight = new_parameter(x, reduced, type_number(job.parameter_dtype))
+        job.dweight = cnp.PyArray_DATA(dweight)
+    if norm == FN_LAYER:
+        dbias = new_parameter(x, reduced, type_number(job.parameter_dtype))
+        job.dbias = cnp.PyArray_DATA(dbias)
+    job.norm = norm
+    fill_job(&job, reduced, x, dx, dy, where)
+    if cnp.PyArray_SIZE(x) == 0:
+        if dweight is not None:
+            dweight.fill(0)
+        if dbias is not None:
+            dbias.fill(0)
+    else:
+        job.stream = not in_place and cnp.PyArray_NBYTES(dx) >= stream_threshold
+        if cnp.PyArray_SIZE(x) < min(GIL_THRESHOLD, work_threshold):
+            run_backward(&job)
+        else:
+            with nogil:
+                run_backward(&job)
+    return (dx, dweight, dbias) if norm == FN_LAYER else (dx, dweight)
+
+
+def layer_norm_backward(dy, x, mean, rstd, weight, normalized_shape, axis, where, out, dtype=None):
+    """As `functional.layer_norm_backward`, or None. `dtype`, that of dweight and dbias: the call was checked."""
+    return backward(dy, x, mean, rstd, weight, normalized_shape, axis, where, out, dtype, FN_LAYER)
+
+
+def rms_norm_backward(dy, x, rstd, weight, normalized_shape, axis, out, dtype=None):
+    """As `functional.rms_norm_backward`, or None. `dtype`, that of dweight: the call was checked."""
+    return backward(dy, x, None, rstd, weight, normalized_shape, axis, None, out, dtype, FN_RMS)
