@@ -21,10 +21,18 @@ ON_ARRAYS = {
     "moments": fastnorm.moments,
     "update": lambda x: Moments().update(x),
     "layer_norm": fastnorm.layer_norm,
+    "rms_norm": fastnorm.rms_norm,
+    "add_layer_norm": lambda x, **kwargs: fastnorm.add_layer_norm(x, X, **kwargs),
+    "add_rms_norm": lambda x, **kwargs: fastnorm.add_rms_norm(x, X, **kwargs),
     "standardize": fastnorm.standardize,
+    "min_max_scale": fastnorm.min_max_scale,
+    "layer_norm_backward": lambda x, **kwargs: fastnorm.layer_norm_backward(X, x, X[:, 0], X[:, 0], **kwargs),
+    "rms_norm_backward": lambda x, **kwargs: fastnorm.rms_norm_backward(X, x, X[:, 0], **kwargs),
 }
-WITH_OUT = {"layer_norm": fastnorm.layer_norm, "standardize": fastnorm.standardize}
+WITH_EPS = {name: ON_ARRAYS[name] for name in ("layer_norm", "rms_norm", "standardize")}
+WITH_OUT = {**WITH_EPS, "min_max_scale": fastnorm.min_max_scale}
 each_function = pytest.mark.parametrize("call", ON_ARRAYS.values(), ids=ON_ARRAYS)
+each_with_eps = pytest.mark.parametrize("call", WITH_EPS.values(), ids=WITH_EPS)
 each_with_out = pytest.mark.parametrize("call", WITH_OUT.values(), ids=WITH_OUT)
 
 UNWELCOME = {
@@ -33,7 +41,6 @@ UNWELCOME = {
     "object": X.astype(object),
     "masked": np.ma.masked_array(X, X > 0),
     "masked without a mask": np.ma.masked_array(X),
-    "float16": X.astype(np.float16),
     "str": np.array([["a", "b"], ["c", "d"]]),
     "bytes": np.array([[b"a", b"b"]]),
     "datetime64": np.zeros((2, 2), "M8[s]"),
@@ -62,7 +69,7 @@ def test_ragged_lists_are_refused(call):
         call([[1.0, 2.0], [3.0]])
 
 
-@pytest.mark.parametrize("name", ["mean_var", "mean", "var", "std", "minmax", "moments", "standardize"])
+@pytest.mark.parametrize("name", ["mean_var", "mean", "var", "std", "minmax", "moments", "standardize", "min_max_scale"])
 def test_axis(name):
     call = getattr(fastnorm, name)
     for axis in (2, -3, (0, 2), (-3,)):
@@ -92,12 +99,12 @@ def test_ddof():
 
 def test_dtype():
     for call in (fastnorm.mean_var, fastnorm.mean, fastnorm.var, fastnorm.std):
-        for dtype in (np.complex128, np.int32, "S3", object):
+        for dtype in (np.complex128, np.int32, "S3", object, "V2"):
             with pytest.raises(TypeError, match="dtype"):
                 call(X, dtype=dtype)
 
 
-@each_with_out
+@each_with_eps
 def test_eps(call):
     out = garbage(X.shape, X.dtype)
     before = out.tobytes()

@@ -37,6 +37,49 @@ def test_layer_norm_is_torchs(torch, shape, trailing, dtype):
             np.testing.assert_array_less(np.abs(got - want), c * (2 * np.maximum(z, 1) + 2))
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_rms_norm_is_torchs(torch, shape, dtype):
+    x = uniform(shape, dtype, 1) + dtype.type(0.5)
+    for normalized in (shape[-1:], shape[-2:]):
+        weight = uniform(normalized, dtype, 2) + dtype.type(1)
+        for w, eps in ((None, None), (weight, None), (weight, 1e-2)):
+            taken = None if w is None else torch.from_numpy(w)
+            want = torch.nn.functional.rms_norm(torch.from_numpy(x), normalized, taken, eps).numpy()
+            got = fastnorm.rms_norm(x, normalized, w, eps)
+            assert got.dtype == want.dtype
+            # Both within some eps of exact; theirs sums up to 4097 squares in its own precision.
+            np.testing.assert_allclose(got, want, rtol=0, atol=32 * reference.eps_of(dtype) * (np.abs(want).max() + 1))
+
+
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_half_precision_is_torchs(torch, half):
+    kind = np.float16 if half == "float16" else pytest.importorskip("ml_dtypes").bfloat16
+
+    def tensor(a):  # no bfloat16 passes between NumPy and torch but as its bits
+        return torch.from_numpy(a.view(np.int16)).view(getattr(torch, half))
+
+    for shape in ((8, 64), (5, 33), (16, 768)):
+        x, weight, bias = uniform(shape, kind, 1), uniform(shape[-1], kind, 2), uniform(shape[-1], kind, 3)
+        want = torch.nn.functional.layer_norm(tensor(x), shape[-1:], tensor(weight), tensor(bias), 1e-5)
+        got = fastnorm.layer_norm(x, weight=weight, bias=bias)
+        assert got.dtype == kind
+        # One rounding of the same value each; theirs may also round in between.
+        apart = np.abs(got.astype(np.float64) - want.double().numpy())
+        assert (apart <= 2 * reference.eps_of(kind) * (1 + np.abs(got.astype(np.float64)))).all()
+
+
+def test_min_max_scale_is_min_max_scaler(dtype):
+    preprocessing = pytest.importorskip("sklearn.preprocessing")
+    for shape in ((2, 3), (70, 8), (1000, 30), (500, 1)):
+        x = uniform(shape, dtype) + dtype.type(2)
+        x[:, 0] = 14.62
+        for feature_range in ((0, 1), (-2, 5)):
+            want = preprocessing.MinMaxScaler(feature_range).fit_transform(x)
+            got = fastnorm.min_max_scale(x, 0, feature_range)
+            # They compute x * scale + offset: a few eps of max|x| * scale, at most 3 spans of 1 in 2 here.
+            np.testing.assert_allclose(got, want, rtol=0, atol=200 * reference.eps_of(dtype) * np.ptp(feature_range))
+
+
 def test_saved_statistics_are_torchs(torch, dtype):
     x = uniform((30, 200), dtype) + dtype.type(0.5)
     want = torch.native_layer_norm(torch.from_numpy(x), (200,), None, None, 1e-5)
@@ -47,7 +90,7 @@ def test_saved_statistics_are_torchs(torch, dtype):
 def test_cpu_tensors_are_taken(torch):
     x = uniform((6, 5), np.float32)
     tensor = torch.from_numpy(x)
-    for call in (fastnorm.layer_norm, fastnorm.standardize):
+    for call in (fastnorm.layer_norm, fastnorm.rms_norm, fastnorm.standardize, fastnorm.min_max_scale):
         assert type(call(tensor)) is np.ndarray
         np.testing.assert_array_equal(call(tensor), call(x))
     np.testing.assert_array_equal(fastnorm.mean(tensor.T, 1), fastnorm.mean(x.T, 1))
