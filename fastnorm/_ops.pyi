@@ -37,16 +37,34 @@ def block_rows(columns: int) -> int: ...
 def minmax(x: Any, axis: Any, keepdims: bool, where: Any = ..., omit: bool = ...) -> Any: ...
 def layer_norm(
     x: Any,
+    residual: Any,
     normalized_shape: Any,
     weight: Any,
     bias: Any,
+    eps: Any,
+    axis: Any,
+    where: Any,
+    out: Any,
+    return_stats: bool,
+    checked: bool = ...,
+) -> Any: ...
+def rms_norm(
+    x: Any,
+    residual: Any,
+    normalized_shape: Any,
+    weight: Any,
     eps: Any,
     axis: Any,
     out: Any,
     return_stats: bool,
     checked: bool = ...,
 ) -> Any: ...
-def standardize(x: Any, axis: Any, ddof: Any, eps: Any, out: Any, return_stats: bool, checked: bool = ...) -> Any: ...
+def standardize(
+    x: Any, axis: Any, ddof: Any, eps: Any, omit: bool, out: Any, return_stats: bool, checked: bool = ...
+) -> Any: ...
+def min_max_scale(
+    x: Any, axis: Any, least: Any, most: Any, omit: bool, out: Any, return_stats: bool, checked: bool = ...
+) -> Any: ...
 
 class _Config(TypedDict):
     compiler: str

@@ -11,6 +11,7 @@ The rooms behind the door are text, included at the end: door/*.pxi.
 import os
 
 from cython.parallel cimport prange, threadid
+from libc.float cimport DBL_EPSILON, FLT_EPSILON
 from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 
@@ -87,7 +88,7 @@ cdef extern from "kernels.h":
         double eps, ddof, least, most
         double *dweight
         double *dbias
-        int dtype, out_dtype, columns, finish, norm, order, extrema, omit, resume, stream, quiet
+        int dtype, out_dtype, columns, finish, source, norm, order, extrema, omit, resume, stream, quiet
         int kept_ndim, reduced_ndim
         fn_axis inner
 
@@ -99,6 +100,8 @@ cdef extern from "kernels.h":
         const fn_kernel *moments_columns
         const fn_kernel *norm_rows
         const fn_kernel *norm_columns
+        const fn_kernel *add_rows
+        const fn_kernel *add_columns
         const fn_kernel *norm_careful_only
         const fn_kernel *find_special
         const fn_kernel *apply_rows

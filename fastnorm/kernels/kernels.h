@@ -89,6 +89,7 @@ typedef struct fn_job {
   int out_dtype; /* of mean and spread */
   int columns;   /* memory runs along a kept axis, `inner` */
   int finish;    /* enum fn_finish: what `spread` is */
+  int source;    /* which array is normalized: FN_X, or FN_S where a residual was added */
   int norm;      /* enum fn_norm: what a norm takes away and divides by */
   int order;     /* of moments: 2, 3 or 4 */
   int extrema;   /* FN_MIN and FN_MAX are wanted */
@@ -123,6 +124,8 @@ typedef void (*fn_kernel)(const fn_job *job, int64_t lo, int64_t hi, void *scrat
   X(moments_columns)   /* a strip of one of the `outer` problems: states, or finished results */                       \
   X(norm_rows)         /* a row of at most FN_CHUNK elements: statistics and apply in one visit */                     \
   X(norm_columns)      /* a strip of at most FN_TALL rows: likewise */                                                 \
+  X(add_rows)          /* a chunk of a row: x + residual */                                                            \
+  X(add_columns)       /* a chunk of rows of one of the `outer` problems: likewise */                                  \
   X(norm_careful_only) /* a kept index: all of it, if the compute type cannot hold it; else nothing */                 \
   X(find_special)      /* an element of weight and bias: sets the int at `scratch` if it is infinite or NaN */         \
   X(apply_rows)        /* a chunk of a row */                                                                          \
@@ -157,11 +160,11 @@ extern const fn_table fn_table_baseline;
 extern const fn_table fn_table_avx2, fn_table_avx512;
 #endif
 
-/* Scratch for one thread, in bytes: two tiles of FN_CHUNK doubles (the second: weights, in the masked family), one of
- * bytes (which elements count) and two states of a strip. */
+/* Scratch for one thread, in bytes: three tiles of FN_CHUNK doubles. The moments keep x in the first, weights in the
+ * second where there are any, and in the third bytes (which elements count) and two states of a strip. */
 #define FN_SCRATCH_WEIGHTS ((size_t)FN_CHUNK * sizeof(double))
 #define FN_SCRATCH_WHERE (2 * FN_SCRATCH_WEIGHTS)
 #define FN_SCRATCH_STATES (FN_SCRATCH_WHERE + FN_CHUNK)
-#define FN_SCRATCH_BYTES (FN_SCRATCH_STATES + (size_t)2 * FN_PLANES * FN_STRIP * sizeof(double))
+#define FN_SCRATCH_BYTES (3 * FN_SCRATCH_WEIGHTS)
 
 #endif

@@ -222,13 +222,13 @@ static void FN(chunk)(const fn_job *job, int64_t outer, int64_t j, int64_t start
     FN(chunk_masked)(job, outer, j, start, n, cols, scratch, state, state_stride);
     return;
   }
-  const char *base = fn_base(job, FN_X, outer, j);
+  const char *base = fn_base(job, job->source, outer, j);
   if (job->columns) {
     int64_t stride;
-    const T *x = FN(load_columns)(job, FN_X, base, start, n, cols, scratch, &stride);
+    const T *x = FN(load_columns)(job, job->source, base, start, n, cols, scratch, &stride);
     FN(chunk_columns)(job, x, stride, n, cols, state, state_stride);
   } else {
-    FN(chunk_row)(job, FN(load)(job, FN_X, base, start, n, scratch), n, state, state_stride);
+    FN(chunk_row)(job, FN(load)(job, job->source, base, start, n, scratch), n, state, state_stride);
   }
 }
 

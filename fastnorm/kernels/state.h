@@ -10,11 +10,6 @@
 
 static inline int fn_finite(double v) { return v - v == 0; }
 
-/* Does a job leave elements out, or let some count more than others? */
-static inline int fn_is_masked(const fn_job *job) {
-  return job->array[FN_WHERE].data || job->array[FN_WEIGHTS].data || job->omit;
-}
-
 /* The planes that a job of its order touches. */
 static inline int fn_planes(const fn_job *job) { return job->order > 3 ? FN_PLANES : job->order > 2 ? FN_M4 : FN_M3; }
 
@@ -168,6 +163,12 @@ static double fn_variance(const double *state, int64_t stride, double ddof) {
   return n == 0 ? __builtin_nan("") : ddof == 0 ? var : var * (n / (freedom > 0 ? freedom : 0));
 }
 
+/* What a norm divides by the root of: the variance, or the mean square about 0. */
+static double fn_square_of(const fn_job *job, const double *state, int64_t stride) {
+  const double mean = state[FN_MEAN * stride] + state[FN_MEAN_LO * stride];
+  return job->norm == FN_RMS ? fn_variance(state, stride, 0) + mean * mean : fn_variance(state, stride, job->ddof);
+}
+
 /* A variance as the job wants it. */
 static double fn_spread(const fn_job *job, double var) {
   return job->finish == FN_DEVIATION ? sqrt(var) : job->finish == FN_RECIPROCAL ? 1 / sqrt(var + job->eps) : var;
@@ -180,11 +181,15 @@ static void fn_finish(const fn_job *job, const double *state, int64_t stride, in
     if (job->state)
       for (int plane = 0; plane < fn_planes(job); plane++)
         job->state[plane * job->state_stride + p] = fn_quiet(column[plane * stride]);
+    const int range = job->norm == FN_RANGE, empty = column[FN_COUNT * stride] == 0;
     if (job->mean) {
-      double mean = column[FN_MEAN * stride] + column[FN_MEAN_LO * stride];
-      fn_put(job->mean, job->out_dtype, p, column[FN_COUNT * stride] == 0 ? __builtin_nan("") : mean);
+      const double mean = column[FN_MEAN * stride] + column[FN_MEAN_LO * stride];
+      fn_put(job->mean, job->out_dtype, p, empty ? __builtin_nan("") : range ? column[FN_MIN * stride] : mean);
     }
-    if (job->spread) fn_put(job->spread, job->out_dtype, p, fn_spread(job, fn_variance(column, stride, job->ddof)));
+    if (job->spread && range)
+      fn_put(job->spread, job->out_dtype, p, empty ? __builtin_nan("") : column[FN_MAX * stride]);
+    else if (job->spread)
+      fn_put(job->spread, job->out_dtype, p, fn_spread(job, fn_square_of(job, column, stride)));
   }
 }
 
