@@ -114,13 +114,6 @@ static void FN(sums_of_kind)(const T *x, int64_t stride, const double *w, int64_
 #undef FN_MASKED_KIND
 }
 
-/* How many rows are summed side by side: few where there are few, so that lanes do not outnumber what they add. */
-static int64_t FN(masked_group)(int64_t n, int64_t cols) {
-  int64_t group = fn_group_rows(cols);
-  while (group > 1 && 8 * group > n && group * cols > FN_LANES) group = (group + 1) / 2;
-  return group;
-}
-
 /* W and the sums of powers over n rows, column by column. */
 static void FN(sum_masked)(const T *x, int64_t stride, const double *w, int64_t n, int64_t cols, int64_t group,
                            double *g, double *sums, int weighted, int order) {
@@ -215,7 +208,7 @@ static void FN(chunk_masked)(const fn_job *job, int64_t outer, int64_t j, int64_
   uint8_t *bytes = (uint8_t *)scratch + FN_SCRATCH_WHERE;
   const char *base = fn_base(job, job->source, outer, j);
   const int weighted = fn_is_masked(job), order = job->norm == FN_RANGE ? 0 : job->order;
-  const int64_t group = FN(masked_group)(n, cols);
+  const int64_t group = fn_lane_rows(n, cols);
   double g[FN_STRIP], sums[FN(SUMS) * FN_STRIP];
   int64_t stride = 1;
   const T *x = job->columns ? FN(load_columns)(job, job->source, base, start, n, cols, tile, &stride)
