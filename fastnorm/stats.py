@@ -336,7 +336,7 @@ def moments(
     >>> fastnorm.moments([0.0, 0.0, 0.0, 4.0], order=4).kurtosis().round(6)
     np.float64(-0.666667)
     """
-    return Moments(order, minmax).update(x, axis, weights=weights, where=where, nan_policy=nan_policy)
+    return Moments(order, minmax)._take("x", x, axis, weights, where, nan_policy)
 
 
 class Moments:
@@ -436,12 +436,15 @@ class Moments:
         >>> fastnorm.Moments().update([1.0, 2.0], weights=[3, 1]).mean
         np.float64(1.25)
         """
-        x = _arguments.array("chunk", chunk)
+        return self._take("chunk", chunk, axis, weights, where, nan_policy)
+
+    def _take(self, name: str, chunk: Any, axis: Any, weights: Any, where: Any, nan_policy: Any) -> Self:
+        x = _arguments.array(name, chunk)
         axes = _arguments.axes("axis", axis, x.ndim)
         shape = _kept_shape(x, axes)
         if self._shape is not None and shape != self._shape:
-            raise ValueError(f"chunk leaves shape {shape} without axis {axis}; expected {self._shape} as before")
-        what_counts = _what_counts("chunk", x, axes, where, weights, nan_policy)
+            raise ValueError(f"{name} leaves shape {shape} without axis {axis}; expected {self._shape} as before")
+        what_counts = _what_counts(name, x, axes, where, weights, nan_policy)
         if self._state is None:
             self._shape, self._state = shape, _empty_state(self._order, shape)
         _ops.update(self._state, x, axes, self._minmax, *what_counts)

@@ -259,3 +259,21 @@ def exact_shape(x, weights=None):
     """Skewness and excess kurtosis, as Fractions."""
     _, m2, m3, m4 = exact_moments(x, weights)
     return m3 / m2 / root(m2), m4 / m2**2 - 3
+
+
+def assert_counted(mean, var, x, axis=None, ddof=0, keepdims=False, dtype=None, **what_counts):
+    """The bounds of assert_mean_var for what counts of x, plus the twin's error in extended precision."""
+    dtype = result_dtype(x, dtype)
+    total, want_mean, m2, _, _ = masked_moments(x, axis, **what_counts)
+    _, size, *_ = masked_moments(np.abs(np.asarray(x).astype(np.float64)), axis, **what_counts)
+    with silent():
+        freedom = total - ddof
+        want_var = m2 if ddof == 0 else m2 * (total / np.where(freedom > 0, freedom, 0))
+    twin, single = count(x, axis) * float(np.finfo(np.longdouble).eps), dtype == np.float32
+    mean_bound = (1 if single else 4) * eps_of(dtype) * np.abs(want_mean) + (2.0**-50 + twin) * size
+    var_bound = ((1 if single else 64) * eps_of(dtype) + 4 * twin) * want_var
+    kept = np.sum(np.asarray(x, np.float64), axis, keepdims=keepdims).shape
+    for got, want, bound in ((mean, want_mean, mean_bound), (var, want_var, var_bound)):
+        if got is not None:
+            assert_layout(got, kept, dtype)
+            assert_within(np.reshape(got, want.shape), want, bound)
