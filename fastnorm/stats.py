@@ -361,8 +361,9 @@ class Moments:
     Notes
     -----
     States are merged by the pairwise formulas of Chan, Golub and LeVeque (1983) and, for third and fourth moments, of
-    Pébay, SAND2008-6212 (2008). Fourth moments are right for deviations between about 1e-77 and 1e77, third ones
-    between 1e-102 and 1e102; beyond, powers leave the range of a double.
+    Pébay, SAND2008-6212 (2008). Fourth powers of deviations above about 1e77 and third powers of those above 1e102
+    overflow: kurtosis or skewness are then infinite or NaN. They are NaN, too, of standard deviations below 1e-72 and
+    1e-96, whose powers vanish.
 
     Examples
     --------
@@ -730,11 +731,12 @@ class Moments:
             raise ValueError(f"moments of order {self._order} were kept; expected Moments(order={order}) or more")
         if self._state is None:
             return np.float64("nan")
-        at = _M3 if order == 3 else _M4
+        at, least = (_M3, 2.0**-640) if order == 3 else (_M4, 2.0**-480)
         var, power = (self._state[plane] + self._state[plane + 1] for plane in (_VAR, at))
         with np.errstate(all="ignore"):
             result = power / var / np.sqrt(var) if order == 3 else power / var / var - 3
-        return np.where(np.isnan(result), np.nan, result).reshape(self._kept)[()]
+        known = (var >= least) & ~np.isnan(result)  # below, powers vanished
+        return np.where(known, result, np.nan).reshape(self._kept)[()]
 
     def _extremum(self, plane: int) -> Any:
         if not self._minmax:
