@@ -223,13 +223,6 @@ def alike(name: str, value: Any, x: np.ndarray) -> np.ndarray:
     return found
 
 
-def omits_nan(x: np.ndarray, nan_policy: Any, where: np.ndarray | None = None) -> bool:
-    """Whether NaN is to be left out; refused here where the policy is to raise and NaN is among what counts."""
-    if nan_policy not in ("propagate", "omit", "raise"):
-        raise ValueError(f"nan_policy must be 'propagate', 'omit' or 'raise', got {nan_policy!r}")
-    return nan_policy == "omit" and x.dtype.kind not in "biu"
-
-
 def _is_same(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two arrays of one shape are the same elements of the same type."""
     steps = [(s, t) for s, t, size in zip(a.strides, b.strides, a.shape, strict=True) if size > 1]
@@ -293,3 +286,10 @@ def no_nan(name: str, x: np.ndarray, where: np.ndarray | None, weights: np.ndarr
     """Refuse NaN among what counts."""
     if x.dtype.kind not in "biu" and x.size and _ops.contains_nan(x, where, weights):
         raise ValueError(f"{name} contains NaN, which nan_policy='raise' forbids")
+
+
+def omits_nan(policy: Any, name: str, x: np.ndarray, where: Any = None, weights: Any = None) -> bool:
+    """Whether NaN is to be left out; refused here where the policy is to raise and NaN is among what counts."""
+    if nan_policy(policy) == "raise":
+        no_nan(name, x, where, weights)
+    return bool(policy == "omit")

@@ -100,8 +100,8 @@ cdef extern from "kernels.h":
         const fn_kernel *moments_columns
         const fn_kernel *norm_rows
         const fn_kernel *norm_columns
-        const fn_kernel *add_rows
-        const fn_kernel *add_columns
+        const fn_kernel *residual_rows
+        const fn_kernel *residual_columns
         const fn_kernel *norm_careful_only
         const fn_kernel *find_special
         const fn_kernel *apply_rows

@@ -326,7 +326,7 @@ def standardize(
     ddof = _arguments.real("ddof", ddof)
     eps = _arguments.real("eps", eps, least=0)
     into = _arguments.output(out, x, _arguments.result_dtype(x), [])
-    omit = _arguments.omits_nan(x, nan_policy)
+    omit = _arguments.omits_nan(nan_policy, "x", x)
     result = _ops.standardize(x, axes, ddof, eps, omit, into, return_stats, True)
     return _as_given(result, out, return_stats)
 
@@ -390,7 +390,7 @@ def min_max_scale(
     x = _arguments.array("x", x)
     axes = _arguments.axes("axis", axis, x.ndim)
     into = _arguments.output(out, x, _arguments.result_dtype(x), [])
-    omit = _arguments.omits_nan(x, nan_policy)
+    omit = _arguments.omits_nan(nan_policy, "x", x)
     result = _ops.min_max_scale(x, axes, least, most, omit, into, return_stats, True)
     return _as_given(result, out, return_stats)
 

@@ -222,12 +222,9 @@ def _what_counts(
     name: str, x: np.ndarray, axis: tuple[int, ...] | None, where: Any, weights: Any, nan_policy: Any
 ) -> tuple[np.ndarray | None, np.ndarray | None, bool]:
     """Mask and weights of the shape of x, and whether NaN is omitted. Raises where NaN is forbidden and counts."""
-    policy = _arguments.nan_policy(nan_policy)
     where = _arguments.mask("where", where, x.shape)
     weights = _arguments.weights(weights, x, axis)
-    if policy == "raise":
-        _arguments.no_nan(name, x, where, weights)
-    return where, weights, policy == _OMIT
+    return where, weights, _arguments.omits_nan(nan_policy, name, x, where, weights)
 
 
 def _kept_shape(x: np.ndarray, axis: tuple[int, ...] | None) -> tuple[int, ...]:

@@ -126,7 +126,7 @@ cdef int share_norm(fn_job *job, crew *team) except -1 nogil:
         share(table.norm_columns[job.dtype], job, 0, job.outer * parts(cols, strip), strip * job.n, team)
     else:
         if job.source == FN_S:
-            share_chunks(table.add_columns if job.columns else table.add_rows, job, team)
+            share_chunks(table.residual_columns if job.columns else table.residual_rows, job, team)
         job.state = <double *>malloc(FN_PLANES * kept * sizeof(double))
         if job.state == NULL:
             with gil:

@@ -83,12 +83,10 @@ static void FN(norm_careful)(const fn_job *job, int64_t outer, int64_t j, void *
   const double scale = root == 0 ? 0 : fn_finite(root) ? 1 / root : __builtin_nan("");
   const double mean = range ? state[FN_MIN] : centred ? state[FN_MEAN] : 0;
   const double mean_lo = range || !centred ? 0 : state[FN_MEAN_LO];
-  if (job->mean) fn_put(job->mean, job->out_dtype, p, (mean + mean_lo) / pre);
-  if (job->spread)
-    fn_put(job->spread, job->out_dtype, p,
-           range                          ? state[FN_MAX] / pre
-           : job->finish == FN_DEVIATION ? sqrt(var) / pre
-                                          : 1 / root * pre);
+  const double empty = state[FN_COUNT] == 0 ? __builtin_nan("") : 0; /* of nothing, the statistics are NaN */
+  const double spread = range ? state[FN_MAX] / pre : job->finish == FN_DEVIATION ? sqrt(var) / pre : 1 / root * pre;
+  if (job->mean) fn_put(job->mean, job->out_dtype, p, (mean + mean_lo) / pre + empty);
+  if (job->spread) fn_put(job->spread, job->out_dtype, p, spread + empty);
 
   const T *weight = job->weight, *bias = job->bias;
   const char *where = job->array[FN_WHERE].data ? fn_base(job, FN_WHERE, outer, j) : NULL;
@@ -101,7 +99,7 @@ static void FN(norm_careful)(const fn_job *job, int64_t outer, int64_t j, void *
       double v = (((double)x[i] * pre - mean) - mean_lo) * scale;
       if (weight) v *= (double)weight[at];
       if (bias) v += (double)bias[at];
-      if (range) v = (double)x[i] * pre == state[FN_MAX] && root != 0 ? job->most : v + job->least;
+      if (range) v = (double)x[i] * pre == state[FN_MAX] && scale > 0 ? job->most : v + job->least;
       tile[i] = counted && !counted[i] ? 0 : (T)fn_quiet(v);
     }
     FN(store)(job, FN_Y, fn_base(job, FN_Y, outer, j), start, count, tile);

@@ -124,8 +124,8 @@ typedef void (*fn_kernel)(const fn_job *job, int64_t lo, int64_t hi, void *scrat
   X(moments_columns)   /* a strip of one of the `outer` problems: states, or finished results */                       \
   X(norm_rows)         /* a row of at most FN_CHUNK elements: statistics and apply in one visit */                     \
   X(norm_columns)      /* a strip of at most FN_TALL rows: likewise */                                                 \
-  X(add_rows)          /* a chunk of a row: x + residual */                                                            \
-  X(add_columns)       /* a chunk of rows of one of the `outer` problems: likewise */                                  \
+  X(residual_rows)     /* a chunk of a row: x + residual */                                                            \
+  X(residual_columns)  /* a chunk of rows of one of the `outer` problems: likewise */                                  \
   X(norm_careful_only) /* a kept index: all of it, if the compute type cannot hold it; else nothing */                 \
   X(find_special)      /* an element of weight and bias: sets the int at `scratch` if it is infinite or NaN */         \
   X(apply_rows)        /* a chunk of a row */                                                                          \
@@ -160,8 +160,8 @@ extern const fn_table fn_table_baseline;
 extern const fn_table fn_table_avx2, fn_table_avx512;
 #endif
 
-/* Scratch for one thread, in bytes: three tiles of FN_CHUNK doubles. The moments keep x in the first, weights in the
- * second where there are any, and in the third bytes (which elements count) and two states of a strip. */
+/* Scratch for one thread, in bytes: three tiles of FN_CHUNK doubles. In the masked family the second holds weights, the
+ * third a byte for each element that counts and two states of a strip. */
 #define FN_SCRATCH_WEIGHTS ((size_t)FN_CHUNK * sizeof(double))
 #define FN_SCRATCH_WHERE (2 * FN_SCRATCH_WEIGHTS)
 #define FN_SCRATCH_STATES (FN_SCRATCH_WHERE + FN_CHUNK)

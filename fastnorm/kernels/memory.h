@@ -123,8 +123,3 @@ static inline int fn_kind(int with_lo, int at_zero, const void *weight, const vo
   return (with_lo ? FN_WITH_LO : 0) | (weight ? FN_WITH_WEIGHT : 0) | (bias ? FN_WITH_BIAS : 0) |
          (past_cache ? FN_PAST_CACHE : 0) | (at_zero && !bias ? FN_AT_ZERO : 0);
 }
-
-/* Do only some elements count, or some more than others? */
-static inline int fn_is_masked(const fn_job *job) {
-  return job->array[FN_WHERE].data || job->array[FN_WEIGHTS].data || job->omit;
-}

@@ -121,7 +121,7 @@ static void FN(norm_careful_only)(const fn_job *job, int64_t lo, int64_t hi, voi
   }
 }
 
-static void FN(add_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
+static void FN(residual_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
   T *tile = scratch;
   const int64_t chunks = (job->n + FN_CHUNK - 1) / FN_CHUNK;
   for (int64_t unit = lo; unit < hi; unit++) {
@@ -188,7 +188,7 @@ static void FN(norm_columns)(const fn_job *job, int64_t lo, int64_t hi, void *sc
   fn_stream_end();
 }
 
-static void FN(add_columns)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
+static void FN(residual_columns)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
   T *tile = scratch;
   const int64_t chunks = (job->n + job->chunk - 1) / job->chunk;
   for (int64_t unit = lo; unit < hi; unit++) {
