@@ -2,10 +2,10 @@
 
 The algorithm is Welford's in blocked form: blocks are summed in double about a guess of their mean and merged
 pairwise, so that neither large offsets nor long columns cost accuracy; third and fourth moments are merged alike. What
-is masked, has no weight or is an omitted NaN is left out by selection and cannot contaminate a result. Welford, "Note on a Method for Calculating
-Corrected Sums of Squares and Products", Technometrics 4 (1962); Chan, Golub, LeVeque, "Algorithms for Computing the
-Sample Variance", The American Statistician 37 (1983); Pébay, "Formulas for Robust, One-Pass Parallel Computation of
-Covariances and Arbitrary-Order Statistical Moments", SAND2008-6212 (2008).
+is masked, has no weight or is an omitted NaN is left out by selection and cannot contaminate a result. Welford, "Note
+on a Method for Calculating Corrected Sums of Squares and Products", Technometrics 4 (1962); Chan, Golub, LeVeque,
+"Algorithms for Computing the Sample Variance", The American Statistician 37 (1983); Pébay, "Formulas for Robust,
+One-Pass Parallel Computation of Covariances and Arbitrary-Order Statistical Moments", SAND2008-6212 (2008).
 """
 
 import math
@@ -703,7 +703,9 @@ class Moments:
         for plane in planes:
             row = np.asarray(state[_STATE[plane]], dtype=np.float64)
             if row.shape != result._state[plane].shape:
-                raise ValueError(f"state[{_STATE[plane]!r}] has shape {row.shape}; expected {result._state[plane].shape}")
+                raise ValueError(
+                    f"state[{_STATE[plane]!r}] has shape {row.shape}; expected {result._state[plane].shape}"
+                )
             result._state[plane] = row
         return result
 

@@ -282,7 +282,9 @@ def test_numpy_and_this_library_agree(dtype):
         np.testing.assert_array_equal(high, np.nanmax(hidden, axis))
 
 
-@pytest.mark.parametrize("shape", [(1,), (513,), (40009,), (5, 3), (70, 8), (3, 130), (2003, 30), (171, 600), (3, 7, 513)])
+@pytest.mark.parametrize(
+    "shape", [(1,), (513,), (40009,), (5, 3), (70, 8), (3, 130), (2003, 30), (171, 600), (3, 7, 513)]
+)
 def test_minmax_of_what_counts(shape, dtype):
     x, where = uniform(shape, dtype), half(shape)
     hidden = with_nan(x, where)
@@ -602,13 +604,15 @@ def masked_digests():
             x, where, weights = ramp(shape, kind), half(shape), heft(shape)
             where.reshape(-1, shape[-1])[0] = True
             for axis in (None, 0, -1):
-                for kwargs in ({"where": where}, {"weights": weights}, {"where": where, "weights": weights}):
-                    found.append(outputs(fastnorm.mean_var(x, axis, **kwargs)))
+                masks = {"where": where}, {"weights": weights}, {"where": where, "weights": weights}
+                found.extend(outputs(fastnorm.mean_var(x, axis, **kwargs)) for kwargs in masks)
                 found.append(outputs(fastnorm.mean_var(with_nan(x, where), axis, nan_policy="omit")))
                 found.append(outputs(fastnorm.minmax(with_nan(x, where), axis, nan_policy="omit")))
                 m = fastnorm.moments(x, axis, order=4, minmax=True, weights=weights)
                 n = fastnorm.moments(x, axis, order=3, minmax=True)
-                found.append(outputs((m.count, m.mean, m.var(), m.skewness(), m.kurtosis(), m.min, n.skewness(), n.max)))
+                found.append(
+                    outputs((m.count, m.mean, m.var(), m.skewness(), m.kurtosis(), m.min, n.skewness(), n.max))
+                )
     return found
 
 

@@ -88,7 +88,7 @@ static void FN(join_extremes)(const T *x, int64_t stride, int64_t n, int64_t col
 
 /* ---- masked: only what counts ------------------------------------------------------------------------------------ */
 
-/* Rows start <= i < start + n of the mask of columns that begin at `base`, or (`base` NULL) all of them: dense bytes. */
+/* Rows start <= i < start + n of the mask of columns that begin at `base`, or (`base` NULL) ones: dense bytes. */
 static const uint8_t *FN(load_where)(const fn_job *job, const char *base, int64_t start, int64_t n, int64_t cols,
                                      uint8_t *tile) {
   int64_t stride = cols;

@@ -3,8 +3,8 @@
  * A chunk gets a dense tile of double weights: 1 or its weight, and 0 by selection where the mask or NaN says so, so
  * that what does not count cannot contaminate (NaN * 0 is NaN). Then guess, sum and verify as in moments.h, with
  *     W = sum(w)    s_k = sum(w d^k)    d = x - g where w is not 0, else 0
- * Rows are columns here: several rows of a dense chunk, or stretches of one row, are summed side by side. How a chunk is
- * cut into lanes depends on its size alone.
+ * Rows are columns here: several rows of a dense chunk, or stretches of one row, are summed side by side. How a chunk
+ * is cut into lanes depends on its size alone.
  */
 
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
@@ -56,7 +56,7 @@ enum { FN(SUMS) = 5 }; /* W, s1, s2, s3, s4 */
 
 /* Four rows of columns from <= j < to, added among themselves first. */
 FN_INLINE void FN(sums_of_four)(const T *x, int64_t stride, const double *w, int64_t cols, int64_t from, int64_t to,
-                            const double *g, double *sums, const int weighted, const int order) {
+                                const double *g, double *sums, const int weighted, const int order) {
   FN_IVDEP
   for (int64_t j = from; j < to; j++) {
     FN_MASKED_ROW(0, 0);
@@ -72,8 +72,8 @@ FN_INLINE void FN(sums_of_four)(const T *x, int64_t stride, const double *w, int
 }
 
 /* sums += over the rows of a strip, about g. Order 0: W alone. */
-FN_INLINE void FN(sums_of_rows)(const T *x, int64_t stride, const double *w, int64_t rows, int64_t cols, const double *g,
-                            double *sums, const int weighted, const int order) {
+FN_INLINE void FN(sums_of_rows)(const T *x, int64_t stride, const double *w, int64_t rows, int64_t cols,
+                                const double *g, double *sums, const int weighted, const int order) {
   int64_t i = 0;
   for (; i + 8 <= rows; i += 8, x += 8 * stride, w += 8 * cols)
     for (int64_t from = 0; from < cols; from += FN_SEGMENT) {
@@ -99,15 +99,15 @@ FN_INLINE void FN(sums_of_rows)(const T *x, int64_t stride, const double *w, int
 
 #define FN_MASKED_KINDS(X) X(1, 0) X(1, 2) X(1, 3) X(1, 4) X(0, 3) X(0, 4)
 #define FN_MASKED_KIND(weighted, order)                                                                                \
-  static void FN(sums_of_rows_##weighted##order)(const T *x, int64_t stride, const double *w, int64_t rows, int64_t cols,  \
-                                             const double *g, double *sums) {                                          \
-    FN(sums_of_rows)(x, stride, w, rows, cols, g, sums, weighted, order);                                                  \
+  static void FN(sums_of_rows_##weighted##order)(const T *x, int64_t stride, const double *w, int64_t rows,            \
+                                                 int64_t cols, const double *g, double *sums) {                        \
+    FN(sums_of_rows)(x, stride, w, rows, cols, g, sums, weighted, order);                                              \
   }
 FN_MASKED_KINDS(FN_MASKED_KIND)
 #undef FN_MASKED_KIND
 
-static void FN(sums_of_kind)(const T *x, int64_t stride, const double *w, int64_t rows, int64_t cols, const double *g,
-                           double *sums, int weighted, int order) {
+static void FN(sums_of_kind)(const T *x, int64_t stride, const double *w, int64_t rows, int64_t cols,
+                             const double *g, double *sums, int weighted, int order) {
 #define FN_MASKED_KIND(with, upto)                                                                                     \
   if (weighted == with && order == upto) FN(sums_of_rows_##with##upto)(x, stride, w, rows, cols, g, sums);
   FN_MASKED_KINDS(FN_MASKED_KIND)
