@@ -213,12 +213,7 @@ static void FN(chunk_masked)(const fn_job *job, int64_t outer, int64_t j, int64_
   int64_t stride = 1;
   const T *x = job->columns ? FN(load_columns)(job, job->source, base, start, n, cols, tile, &stride)
                             : FN(load)(job, job->source, base, start, n, tile);
-  if (group > 1 && stride != cols) { /* rows that are summed side by side must lie side by side */
-    for (int64_t i = 0; i < n; i++)
-      for (int64_t c = 0; c < cols; c++) tile[i * cols + c] = x[i * stride + c];
-    x = tile;
-    stride = cols;
-  }
+  if (group > 1) x = FN(close_up)(x, &stride, n, cols, tile);
   if (weighted) {
     w = (double *)(void *)((char *)scratch + FN_SCRATCH_WEIGHTS);
     FN(fill_weights)(job, x, stride, outer, j, start, n, cols, w, bytes);
