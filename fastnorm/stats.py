@@ -2,10 +2,10 @@
 
 The algorithm is Welford's in blocked form: blocks are summed in double about a guess of their mean and merged
 pairwise, so that neither large offsets nor long columns cost accuracy; third and fourth moments are merged alike. What
-is masked, has no weight or is an omitted NaN is left out by selection and cannot contaminate a result. Welford, "Note on a Method for Calculating
-Corrected Sums of Squares and Products", Technometrics 4 (1962); Chan, Golub, LeVeque, "Algorithms for Computing the
-Sample Variance", The American Statistician 37 (1983); Pébay, "Formulas for Robust, One-Pass Parallel Computation of
-Covariances and Arbitrary-Order Statistical Moments", SAND2008-6212 (2008).
+is masked, has no weight or is an omitted NaN is left out by selection and cannot contaminate a result. Welford, "Note
+on a Method for Calculating Corrected Sums of Squares and Products", Technometrics 4 (1962); Chan, Golub, LeVeque,
+"Algorithms for Computing the Sample Variance", The American Statistician 37 (1983); Pébay, "Formulas for Robust,
+One-Pass Parallel Computation of Covariances and Arbitrary-Order Statistical Moments", SAND2008-6212 (2008).
 """
 
 import math
@@ -222,12 +222,9 @@ def _what_counts(
     name: str, x: np.ndarray, axis: tuple[int, ...] | None, where: Any, weights: Any, nan_policy: Any
 ) -> tuple[np.ndarray | None, np.ndarray | None, bool]:
     """Mask and weights of the shape of x, and whether NaN is omitted. Raises where NaN is forbidden and counts."""
-    policy = _arguments.nan_policy(nan_policy)
     where = _arguments.mask("where", where, x.shape)
     weights = _arguments.weights(weights, x, axis)
-    if policy == "raise":
-        _arguments.no_nan(name, x, where, weights)
-    return where, weights, policy == _OMIT
+    return where, weights, _arguments.omits_nan(nan_policy, name, x, where, weights)
 
 
 def _kept_shape(x: np.ndarray, axis: tuple[int, ...] | None) -> tuple[int, ...]:
@@ -336,7 +333,7 @@ def moments(
     >>> fastnorm.moments([0.0, 0.0, 0.0, 4.0], order=4).kurtosis().round(6)
     np.float64(-0.666667)
     """
-    return Moments(order, minmax).update(x, axis, weights=weights, where=where, nan_policy=nan_policy)
+    return Moments(order, minmax)._take("x", x, axis, weights, where, nan_policy)
 
 
 class Moments:
@@ -361,8 +358,9 @@ class Moments:
     Notes
     -----
     States are merged by the pairwise formulas of Chan, Golub and LeVeque (1983) and, for third and fourth moments, of
-    Pébay, SAND2008-6212 (2008). Fourth moments are right for deviations between about 1e-77 and 1e77, third ones
-    between 1e-102 and 1e102; beyond, powers leave the range of a double.
+    Pébay, SAND2008-6212 (2008). Fourth powers of deviations above about 1e77 and third powers of those above 1e102
+    overflow: kurtosis or skewness are then infinite or NaN. They are NaN, too, of standard deviations below 1e-72 and
+    1e-96, whose powers vanish.
 
     Examples
     --------
@@ -436,12 +434,15 @@ class Moments:
         >>> fastnorm.Moments().update([1.0, 2.0], weights=[3, 1]).mean
         np.float64(1.25)
         """
-        x = _arguments.array("chunk", chunk)
+        return self._take("chunk", chunk, axis, weights, where, nan_policy)
+
+    def _take(self, name: str, chunk: Any, axis: Any, weights: Any, where: Any, nan_policy: Any) -> Self:
+        x = _arguments.array(name, chunk)
         axes = _arguments.axes("axis", axis, x.ndim)
         shape = _kept_shape(x, axes)
         if self._shape is not None and shape != self._shape:
-            raise ValueError(f"chunk leaves shape {shape} without axis {axis}; expected {self._shape} as before")
-        what_counts = _what_counts("chunk", x, axes, where, weights, nan_policy)
+            raise ValueError(f"{name} leaves shape {shape} without axis {axis}; expected {self._shape} as before")
+        what_counts = _what_counts(name, x, axes, where, weights, nan_policy)
         if self._state is None:
             self._shape, self._state = shape, _empty_state(self._order, shape)
         _ops.update(self._state, x, axes, self._minmax, *what_counts)
@@ -729,11 +730,12 @@ class Moments:
             raise ValueError(f"moments of order {self._order} were kept; expected Moments(order={order}) or more")
         if self._state is None:
             return np.float64("nan")
-        at = _M3 if order == 3 else _M4
+        at, least = (_M3, 2.0**-640) if order == 3 else (_M4, 2.0**-480)
         var, power = (self._state[plane] + self._state[plane + 1] for plane in (_VAR, at))
         with np.errstate(all="ignore"):
             result = power / var / np.sqrt(var) if order == 3 else power / var / var - 3
-        return np.where(np.isnan(result), np.nan, result).reshape(self._kept)[()]
+        known = (var >= least) & ~np.isnan(result)  # below, powers vanished
+        return np.where(known, result, np.nan).reshape(self._kept)[()]
 
     def _extremum(self, plane: int) -> Any:
         if not self._minmax:

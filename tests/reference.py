@@ -229,3 +229,75 @@ def assert_normalized(y, x, twin, weight=None, bias=None):
         z = np.abs(twin) + offset
         bound = (eps_of(dtype) * (norm_eps(dtype) + 2) + np.size(x) * 2.0**-52) * (scale + z)
     assert_within(y, twin, bound)
+
+
+# ---- masks, weights and higher moments
+
+
+def counted(x, where=None, weights=None, omit=False):
+    """Weights of the shape of x, and x with 0 where they are 0."""
+    x = np.asarray(x).astype(np.float64)
+    w = np.ones(x.shape) if weights is None else np.broadcast_to(weights, x.shape).astype(np.float64)
+    w = w if where is None else np.where(where, w, 0)
+    w = np.where(np.isnan(x), 0, w) if omit else w
+    return w, np.where(w == 0, 0, x)
+
+
+def masked_moments(x, axis=None, **what_counts):
+    """Sum of weights, mean and the means of the second, third and fourth power about it; NaN of nothing.
+
+    In extended precision, about the first element that counts, so the twin's error is below that of the library.
+    """
+    w, x = counted(x, **what_counts)
+    w, x = w.astype(np.longdouble), x.astype(np.longdouble)
+    axes = np.lib.array_utils.normalize_axis_tuple(range(x.ndim) if axis is None else axis, x.ndim)
+    kept = [a for a in range(x.ndim) if a not in axes]
+    shape = [x.shape[a] for a in kept]
+    w, x = (v.transpose(*axes, *kept).reshape(-1, *shape) for v in (w, x))
+    with silent():
+        total = w.sum(0)
+        first = np.take_along_axis(x, (w != 0).argmax(0)[None], 0) if len(x) else 0
+        delta = np.where(w == 0, 0, x - first)
+        mean = (w * delta).sum(0) / total
+        delta = np.where(w == 0, 0, delta - mean)
+        powers = [(w * delta**k).sum(0) / total for k in (2, 3, 4)]
+        mean = mean + (first[0] if len(x) else 0)
+        return tuple(np.asarray(v, np.float64) for v in (total, mean, *powers))
+
+
+def exact_moments(x, weights=None):
+    """Mean and the means of the second, third and fourth power about it, as Fractions, of a run of finite floats."""
+    values = [Fraction(v) for v in np.asarray(x, np.float64).ravel().tolist()]
+    weights = [Fraction(1)] * len(values) if weights is None else [Fraction(w) for w in np.ravel(weights).tolist()]
+    unit = Fraction(1, math.lcm(*(v.denominator for v in values)))
+    heft = Fraction(1, math.lcm(*(w.denominator for w in weights)))
+    whole, counts = [int(v / unit) for v in values], [int(w / heft) for w in weights]
+    total = sum(counts)
+    s1, s2, s3, s4 = (Fraction(sum(c * v**k for c, v in zip(counts, whole, strict=True)), total) for k in (1, 2, 3, 4))
+    m2, m3 = s2 - s1**2, s3 - 3 * s1 * s2 + 2 * s1**3
+    m4 = s4 - 4 * s1 * s3 + 6 * s1**2 * s2 - 3 * s1**4
+    return s1 * unit, m2 * unit**2, m3 * unit**3, m4 * unit**4
+
+
+def exact_shape(x, weights=None):
+    """Skewness and excess kurtosis, as Fractions."""
+    _, m2, m3, m4 = exact_moments(x, weights)
+    return m3 / m2 / root(m2), m4 / m2**2 - 3
+
+
+def assert_counted(mean, var, x, axis=None, ddof=0, keepdims=False, dtype=None, **what_counts):
+    """The bounds of assert_mean_var for what counts of x, plus the twin's error in extended precision."""
+    dtype = result_dtype(x, dtype)
+    total, want_mean, m2, _, _ = masked_moments(x, axis, **what_counts)
+    _, size, *_ = masked_moments(np.abs(np.asarray(x).astype(np.float64)), axis, **what_counts)
+    with silent():
+        freedom = total - ddof
+        want_var = m2 if ddof == 0 else m2 * (total / np.where(freedom > 0, freedom, 0))
+    twin, single = count(x, axis) * float(np.finfo(np.longdouble).eps), dtype == np.float32
+    mean_bound = (1 if single else 4) * eps_of(dtype) * np.abs(want_mean) + (2.0**-50 + twin) * size
+    var_bound = ((1 if single else 64) * eps_of(dtype) + 4 * twin) * want_var
+    kept = np.sum(np.asarray(x, np.float64), axis, keepdims=keepdims).shape
+    for got, want, bound in ((mean, want_mean, mean_bound), (var, want_var, var_bound)):
+        if got is not None:
+            assert_layout(got, kept, dtype)
+            assert_within(np.reshape(got, want.shape), want, bound)

@@ -5,7 +5,8 @@ cdef bint alongside(object value, cnp.ndarray x) noexcept:
     return value is None or (cnp.PyArray_CheckExact(value) and same_shape(value, x))
 
 
-cdef bint fill_masked(fn_job *job, const char *reduced, cnp.ndarray x, object where, object weights, bint omit) noexcept:
+cdef bint fill_masked(fn_job *job, const char *reduced, cnp.ndarray x, object where, object weights,
+                      bint omit) noexcept:
     """Describe x and what counts of it to the kernels. Weights must have been found finite and not negative."""
     if not alongside(where, x) or not alongside(weights, x):
         return False
@@ -30,7 +31,9 @@ def mean_var(x, axis, ddof, bint keepdims, dtype, bint want_mean, bint want_spre
     begin(&job)
     if not number(ddof, &job.ddof):
         return None
-    if not mark_axes(axis, cnp.PyArray_NDIM(array), reduced) or not fill_masked(&job, reduced, array, where, weights, omit):
+    if not mark_axes(axis, cnp.PyArray_NDIM(array), reduced):
+        return None
+    if not fill_masked(&job, reduced, array, where, weights, omit):
         return None
     job.out_dtype = result_storage(job.array[FN_X].dtype)
     if dtype is not None:
@@ -143,7 +146,9 @@ def minmax(x, axis, bint keepdims, where=None, bint omit=False):
         return None
     array = x
     begin(&job)
-    if not mark_axes(axis, cnp.PyArray_NDIM(array), reduced) or not fill_masked(&job, reduced, array, where, None, omit):
+    if not mark_axes(axis, cnp.PyArray_NDIM(array), reduced):
+        return None
+    if not fill_masked(&job, reduced, array, where, None, omit):
         return None
     kept = job.outer * job.inner.size
     if job.n == 0 and kept:

@@ -88,7 +88,7 @@ static void FN(join_extremes)(const T *x, int64_t stride, int64_t n, int64_t col
 
 /* ---- masked: only what counts ------------------------------------------------------------------------------------ */
 
-/* Rows start <= i < start + n of the mask of columns that begin at `base`, or (`base` NULL) all of them: dense bytes. */
+/* Rows start <= i < start + n of the mask of columns that begin at `base`, or (`base` NULL) ones: dense bytes. */
 static const uint8_t *FN(load_where)(const fn_job *job, const char *base, int64_t start, int64_t n, int64_t cols,
                                      uint8_t *tile) {
   int64_t stride = cols;
@@ -115,7 +115,7 @@ static inline K FN(none_yet)(int above) {
 
 /* Extrema of the elements of n rows whose byte is not 0 join min[] and max[]. */
 static void FN(join_masked)(const T *x, int64_t stride, const uint8_t *where, int64_t n, int64_t cols, K *min, K *max) {
-  const int64_t group = stride == cols ? fn_group_rows(cols) : 1, wide = group * cols;
+  const int64_t group = stride == cols ? fn_lane_rows(n, cols) : 1, wide = group * cols;
   const K above = FN(none_yet)(1), below = FN(none_yet)(0);
   K lo[FN_STRIP], hi[FN_STRIP];
   for (int64_t j = 0; j < wide; j++) {

@@ -3,8 +3,8 @@
  * A chunk gets a dense tile of double weights: 1 or its weight, and 0 by selection where the mask or NaN says so, so
  * that what does not count cannot contaminate (NaN * 0 is NaN). Then guess, sum and verify as in moments.h, with
  *     W = sum(w)    s_k = sum(w d^k)    d = x - g where w is not 0, else 0
- * Rows are columns here: several rows of a dense chunk, or stretches of one row, are summed side by side. How a chunk is
- * cut into lanes depends on its size alone.
+ * Rows are columns here: several rows of a dense chunk, or stretches of one row, are summed side by side. How a chunk
+ * is cut into lanes depends on its size alone.
  */
 
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
@@ -55,8 +55,8 @@ enum { FN(SUMS) = 5 }; /* W, s1, s2, s3, s4 */
 #define FN_MASKED_SUM(term) ((term##0 + term##1) + (term##2 + term##3))
 
 /* Four rows of columns from <= j < to, added among themselves first. */
-FN_INLINE void FN(add_four)(const T *x, int64_t stride, const double *w, int64_t cols, int64_t from, int64_t to,
-                            const double *g, double *sums, const int weighted, const int order) {
+FN_INLINE void FN(sums_of_four)(const T *x, int64_t stride, const double *w, int64_t cols, int64_t from, int64_t to,
+                                const double *g, double *sums, const int weighted, const int order) {
   FN_IVDEP
   for (int64_t j = from; j < to; j++) {
     FN_MASKED_ROW(0, 0);
@@ -72,15 +72,15 @@ FN_INLINE void FN(add_four)(const T *x, int64_t stride, const double *w, int64_t
 }
 
 /* sums += over the rows of a strip, about g. Order 0: W alone. */
-FN_INLINE void FN(add_rows)(const T *x, int64_t stride, const double *w, int64_t rows, int64_t cols, const double *g,
-                            double *sums, const int weighted, const int order) {
+FN_INLINE void FN(sums_of_rows)(const T *x, int64_t stride, const double *w, int64_t rows, int64_t cols,
+                                const double *g, double *sums, const int weighted, const int order) {
   int64_t i = 0;
   for (; i + 8 <= rows; i += 8, x += 8 * stride, w += 8 * cols)
     for (int64_t from = 0; from < cols; from += FN_SEGMENT) {
       const int64_t to = from + FN_SEGMENT < cols ? from + FN_SEGMENT : cols;
       if (i + 16 <= rows) FN(fetch)(x + 8 * stride + from, stride, to - from);
-      FN(add_four)(x, stride, w, cols, from, to, g, sums, weighted, order);
-      FN(add_four)(x + 4 * stride, stride, w + 4 * cols, cols, from, to, g, sums, weighted, order);
+      FN(sums_of_four)(x, stride, w, cols, from, to, g, sums, weighted, order);
+      FN(sums_of_four)(x + 4 * stride, stride, w + 4 * cols, cols, from, to, g, sums, weighted, order);
     }
   for (; i < rows; i++, x += stride, w += cols) {
     FN_IVDEP
@@ -99,26 +99,19 @@ FN_INLINE void FN(add_rows)(const T *x, int64_t stride, const double *w, int64_t
 
 #define FN_MASKED_KINDS(X) X(1, 0) X(1, 2) X(1, 3) X(1, 4) X(0, 3) X(0, 4)
 #define FN_MASKED_KIND(weighted, order)                                                                                \
-  static void FN(add_rows_##weighted##order)(const T *x, int64_t stride, const double *w, int64_t rows, int64_t cols,  \
-                                             const double *g, double *sums) {                                          \
-    FN(add_rows)(x, stride, w, rows, cols, g, sums, weighted, order);                                                  \
+  static void FN(sums_of_rows_##weighted##order)(const T *x, int64_t stride, const double *w, int64_t rows,            \
+                                                 int64_t cols, const double *g, double *sums) {                        \
+    FN(sums_of_rows)(x, stride, w, rows, cols, g, sums, weighted, order);                                              \
   }
 FN_MASKED_KINDS(FN_MASKED_KIND)
 #undef FN_MASKED_KIND
 
-static void FN(add_masked)(const T *x, int64_t stride, const double *w, int64_t rows, int64_t cols, const double *g,
-                           double *sums, int weighted, int order) {
+static void FN(sums_of_kind)(const T *x, int64_t stride, const double *w, int64_t rows, int64_t cols,
+                             const double *g, double *sums, int weighted, int order) {
 #define FN_MASKED_KIND(with, upto)                                                                                     \
-  if (weighted == with && order == upto) FN(add_rows_##with##upto)(x, stride, w, rows, cols, g, sums);
+  if (weighted == with && order == upto) FN(sums_of_rows_##with##upto)(x, stride, w, rows, cols, g, sums);
   FN_MASKED_KINDS(FN_MASKED_KIND)
 #undef FN_MASKED_KIND
-}
-
-/* How many rows are summed side by side: few where there are few, so that lanes do not outnumber what they add. */
-static int64_t FN(masked_group)(int64_t n, int64_t cols) {
-  int64_t group = fn_group_rows(cols);
-  while (group > 1 && 8 * group > n && group * cols > FN_LANES) group = (group + 1) / 2;
-  return group;
 }
 
 /* W and the sums of powers over n rows, column by column. */
@@ -128,9 +121,9 @@ static void FN(sum_masked)(const T *x, int64_t stride, const double *w, int64_t 
   for (int64_t j = cols; j < wide; j++) g[j] = g[j - cols];
   for (int k = 0; k <= order; k++)
     for (int64_t j = 0; j < wide; j++) sums[k * FN_STRIP + j] = 0;
-  FN(add_masked)(x, group * stride, w, whole, wide, g, sums, weighted, order);
+  FN(sums_of_kind)(x, group * stride, w, whole, wide, g, sums, weighted, order);
   if (done < n)
-    FN(add_masked)(x + done * stride, 0, w + done * cols, 1, (n - done) * cols, g, sums, weighted, order);
+    FN(sums_of_kind)(x + done * stride, 0, w + done * cols, 1, (n - done) * cols, g, sums, weighted, order);
   for (int k = !weighted; k <= order; k++) fn_fold_groups(sums + k * FN_STRIP, group, cols);
   for (int64_t j = 0; !weighted && j < cols; j++) sums[j] = (double)n;
 }
@@ -213,25 +206,21 @@ static void FN(chunk_masked)(const fn_job *job, int64_t outer, int64_t j, int64_
   T *tile = scratch;
   double *w = NULL;
   uint8_t *bytes = (uint8_t *)scratch + FN_SCRATCH_WHERE;
-  const char *base = fn_base(job, FN_X, outer, j);
+  const char *base = fn_base(job, job->source, outer, j);
   const int weighted = fn_is_masked(job), order = job->norm == FN_RANGE ? 0 : job->order;
-  const int64_t group = FN(masked_group)(n, cols);
-  double g[FN_STRIP] = {0}, sums[FN(SUMS) * FN_STRIP];
+  const int64_t group = fn_lane_rows(n, cols);
+  double g[FN_STRIP], sums[FN(SUMS) * FN_STRIP];
   int64_t stride = 1;
-  const T *x = job->columns ? FN(load_columns)(job, FN_X, base, start, n, cols, tile, &stride)
-                            : FN(load)(job, FN_X, base, start, n, tile);
-  if (group > 1 && stride != cols) { /* rows that are summed side by side must lie side by side */
-    for (int64_t i = 0; i < n; i++)
-      for (int64_t c = 0; c < cols; c++) tile[i * cols + c] = x[i * stride + c];
-    x = tile;
-    stride = cols;
-  }
+  const T *x = job->columns ? FN(load_columns)(job, job->source, base, start, n, cols, tile, &stride)
+                            : FN(load)(job, job->source, base, start, n, tile);
+  if (group > 1) x = FN(close_up)(x, &stride, n, cols, tile);
   if (weighted) {
     w = (double *)(void *)((char *)scratch + FN_SCRATCH_WEIGHTS);
     FN(fill_weights)(job, x, stride, outer, j, start, n, cols, w, bytes);
   }
   double *min = state + FN_MIN * state_stride, *max = state + FN_MAX * state_stride;
   if (order == 0) {
+    for (int64_t c = 0; c < cols; c++) g[c] = 0;
     if (weighted) FN(sum_masked)(x, stride, w, n, cols, group, g, sums, 1, 0);
     for (int plane = 0; plane < FN_M3; plane++)
       for (int64_t c = 0; c < cols; c++)

@@ -179,14 +179,24 @@ static void FN(chunk_row)(const fn_job *job, const T *x, int64_t n, double *stat
   if (job->extrema) FN(extremes)(x, 1, n, 1, state + FN_MIN * state_stride, state + FN_MAX * state_stride);
 }
 
+/* Rows that are worked on side by side must lie side by side: in memory, or now in `tile`. */
+static const T *FN(close_up)(const T *x, int64_t *stride, int64_t n, int64_t cols, T *tile) {
+  if (*stride == cols) return x;
+  for (int64_t i = 0; i < n; i++) memcpy(tile + i * cols, x + i * *stride, (size_t)cols * sizeof(T));
+  *stride = cols;
+  return tile;
+}
+
 /* States of `cols` <= FN_STRIP columns of n > 0 rows. */
-static void FN(chunk_columns)(const fn_job *job, const T *x, int64_t stride, int64_t n, int64_t cols, double *state,
-                              int64_t state_stride) {
+static void FN(chunk_columns)(const fn_job *job, const T *x, int64_t stride, int64_t n, int64_t cols, T *tile,
+                              double *state, int64_t state_stride) {
   double count[FN_STRIP], g[FN_STRIP], s[FN_STRIP], q[FN_STRIP];
-  /* By the layout, not by whether it was gathered: alignment must not change bits. */
-  const int dense = cols == job->inner.size && job->reduced_ndim == 1 && job->reduced[0].step[FN_X] == cols * job->inner.step[FN_X];
+  /* By the layout of x, not by whether it was gathered: alignment must not change bits. */
+  const int dense = cols == job->inner.size && job->reduced_ndim == 1 &&
+                    job->reduced[0].step[FN_X] == cols * job->inner.step[FN_X];
   const int64_t group = dense ? fn_group_rows(cols) : 1, sample = fn_sample_size(n, 16);
   const int64_t wide = group * cols, whole = n / group;
+  if (group > 1) x = FN(close_up)(x, &stride, n, cols, tile); /* a sum that was stored elsewhere */
   for (int64_t j = 0; j < cols; j++) g[j] = 0;
   for (int64_t i = 0; i < sample; i++)
     for (int64_t j = 0; j < cols; j++) g[j] += (double)x[n / sample * i * stride + j];
@@ -226,7 +236,7 @@ static void FN(chunk)(const fn_job *job, int64_t outer, int64_t j, int64_t start
   if (job->columns) {
     int64_t stride;
     const T *x = FN(load_columns)(job, job->source, base, start, n, cols, scratch, &stride);
-    FN(chunk_columns)(job, x, stride, n, cols, state, state_stride);
+    FN(chunk_columns)(job, x, stride, n, cols, scratch, state, state_stride);
   } else {
     FN(chunk_row)(job, FN(load)(job, job->source, base, start, n, scratch), n, state, state_stride);
   }

@@ -224,6 +224,13 @@ static inline double fn_fold(const double *lanes) {
   return (quarter[0] + quarter[2]) + (quarter[1] + quarter[3]);
 }
 
+/* How many of n rows are worked on side by side: fewer of few, so that lanes do not outnumber what they add. */
+static inline int64_t fn_lane_rows(int64_t n, int64_t cols) {
+  int64_t group = fn_group_rows(cols);
+  while (group > 1 && 8 * group > n && group * cols > FN_LANES) group = (group + 1) / 2;
+  return group;
+}
+
 static inline int64_t fn_sample_size(int64_t n, int64_t most) {
   int64_t size = 1;
   while (size < most && 2 * size <= n) size *= 2;
