@@ -205,9 +205,10 @@ typedef struct {
 #define FN_REST_G(k) (rest_g[(k) * L + l])
 #define FN_REST_GH(k) (FN_REST_G(k) * FN_REST_H(k))
 #define FN_MAX(a, b) ((a) > (b) ? (a) : (b))
-#define FN_MAGNITUDE(v) ((v) < 0 ? -(v) : (v))
+#define FN_MAGNITUDE(v) ((T)(FN_TYPE == FN_F32 ? __builtin_fabsf((float)(v)) : __builtin_fabs((double)(v))))
 #define FN_MOST_4(d, k)                                                                                                \
-  FN_MAX(FN_MAX(FN_MAGNITUDE(d(k)), FN_MAGNITUDE(d((k) + 1))), FN_MAX(FN_MAGNITUDE(d((k) + 2)), FN_MAGNITUDE(d((k) + 3))))
+  FN_MAX(FN_MAX(FN_MAGNITUDE(d(k)), FN_MAGNITUDE(d((k) + 1))),                                                         \
+         FN_MAX(FN_MAGNITUDE(d((k) + 2)), FN_MAGNITUDE(d((k) + 3))))
 
 FN_INLINE void FN(backward_sums_of_kind)(const T *x, const T *dy, const T *weight, int64_t n, T m, T s,
                                          double *restrict to_h, double *restrict to_g, double *restrict to_gh,
