@@ -5,7 +5,6 @@ import pytest
 import rivals
 
 
-@pytest.mark.parametrize("rival", rivals.RIVALS)
-@pytest.mark.parametrize("job", jobs.FUNCTIONAL, ids=str)
+@pytest.mark.parametrize(("job", "rival"), rivals.pairs(jobs.FUNCTIONAL), ids=str)
 def test_functional(race, job, rival):
     race(job, rival)

@@ -5,7 +5,6 @@ import pytest
 import rivals
 
 
-@pytest.mark.parametrize("rival", rivals.RIVALS)
-@pytest.mark.parametrize("job", jobs.STATISTICS, ids=str)
+@pytest.mark.parametrize(("job", "rival"), rivals.pairs(jobs.STATISTICS), ids=str)
 def test_stats(race, job, rival):
     race(job, rival)

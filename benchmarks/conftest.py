@@ -2,7 +2,7 @@
 
 import time
 
-import jobs
+import exact
 import numpy as np
 import pytest
 import rivals
@@ -16,6 +16,7 @@ def pytest_benchmark_update_machine_info(machine_info):
     machine_info["fastnorm"] = {"version": fastnorm.__version__, "isa": fastnorm.isa(), "threads": rivals.THREADS}
     machine_info["numpy"] = np.__version__
     machine_info["torch"] = rivals.torch.__version__ if rivals.torch else None
+    machine_info["scipy"] = rivals.scipy.__version__ if rivals.scipy else None
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -28,13 +29,8 @@ def race(benchmark):
     """Check a rival's answer to a job, then time it in the group of that job."""
 
     def run(job, rival):
-        if rival == "torch":
-            pytest.importorskip("torch")
-        call = rivals.RIVALS[rival](job)
-        if call is None:
-            pytest.skip(f"{rival} has no such call")
-        error = jobs.largest_error(job, call())
-        right = jobs.is_right(job, error)
+        call = rivals.rival(rival, job)
+        error, right = exact.check(job, call())
         assert right or rival != "fastnorm", f"{job}: wrong by {error:.3g}"
         benchmark.group = str(job)
         benchmark.extra_info.update(rival=rival, right=right, largest_error=error, threads=rivals.THREADS)

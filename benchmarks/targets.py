@@ -1,4 +1,4 @@
-"""How fast fastnorm is against PyTorch, NumPy's formulas and the memory limit, beside the project's targets.
+"""How fast fastnorm is against its rivals and the memory limit, beside the project's targets.
 
     python benchmarks/targets.py                       every job
     python benchmarks/targets.py 8x64 minmax           jobs whose name contains one of these words
@@ -18,6 +18,7 @@ import statistics
 import time
 from pathlib import Path
 
+import exact
 import jobs
 import rivals
 
@@ -28,7 +29,14 @@ FEWEST_ROUNDS = 7  # for every rival
 NOTABLE_CORES = 0.1
 SLOW_SHARE = 8  # a rival slower than this many fastnorm samples sits rounds out
 
-COLUMNS = {"torch": "times torch", "numpy": "times numpy", "limit": "of the memory limit"}
+TITLES = {  # the rare ones last, where they widen few rows
+    "torch": "times torch",
+    "numpy": "times numpy",
+    "limit": "of the memory limit",
+    "float32": "times float32",
+    "scipy": "times scipy",
+}
+COLUMN = 36
 
 
 class Contender:
@@ -67,16 +75,15 @@ class Contender:
 
 def prepare(job, threads):
     """Return the contenders of a job by name, each checked against float64 before it is timed, and who was wrong."""
-    ready, errors = {}, {}
-    for name, rival in rivals.RIVALS.items():
-        call = rival(job)
-        if call is None:
-            continue
-        errors[name] = jobs.largest_error(job, call())
+    ready, wrong = {}, []
+    for name in rivals.names(job):
+        call = rivals.rival(name, job)
+        error, right = exact.check(job, call())
+        if not right and name == "fastnorm":
+            raise SystemExit(f"{job}: fastnorm is wrong by {error:.3g}")
+        if not right:
+            wrong.append(f"{name} by {error:.1g}")
         ready[name] = Contender(call)
-    if not jobs.is_right(job, errors["fastnorm"]):
-        raise SystemExit(f"{job}: fastnorm is wrong by {errors['fastnorm']:.3g}")
-    wrong = [f"{name} by {error:.1g}" for name, error in errors.items() if not jobs.is_right(job, error)]
     limit = rivals.memory_rival(job, threads)
     if limit:
         ready["limit"] = Contender(limit)
@@ -147,15 +154,24 @@ def describe_times(pairs):
     return ", ".join(f"{name} {ns / 1e3:.4g} us" for name, ns in medians.items())
 
 
-def report(job, args):
+def columns(chosen):
+    """Return the columns that some of the jobs fill: names and titles."""
+    found = {name for job in chosen for name in rivals.names(job)} | {"limit" for job in chosen if job.limit}
+    return {name: title for name, title in TITLES.items() if name in found}
+
+
+def row(name, cells, width):
+    return (f"{name:{width}}" + "".join(f"{cell:{COLUMN}}" for cell in cells)).rstrip()
+
+
+def report(job, names, width, args):
     """Time one job and print its row."""
     ready, wrong = prepare(job, args.threads)
     neighbours = Neighbours()
     pairs = measure(ready, args.rounds, args.seconds)
     busy = neighbours.cores()
-    cells = [ratio_cell(pairs[name], job.targets.get(name)) if name in pairs else "" for name in COLUMNS]
-    row = f"{job!s:32}" + "".join(f"{cell:36}" for cell in cells)
-    print(row.rstrip(), flush=True)
+    cells = [ratio_cell(pairs[name], job.targets.get(name)) if name in pairs else "" for name in names]
+    print(row(str(job), cells, width), flush=True)
     if args.times:
         print("    " + describe_times(pairs))
     if busy > NOTABLE_CORES:
@@ -176,9 +192,10 @@ def main():
     if not chosen:
         parser.error("no such job; there are: " + ", ".join(map(str, jobs.JOBS)))
     rivals.set_threads(args.threads)
-    print(f"{'threads: ' + str(args.threads):32}" + "".join(f"{title:36}" for title in COLUMNS.values()).rstrip())
+    titles, width = columns(chosen), 2 + max(len(str(job)) for job in chosen)
+    print(row(f"threads: {args.threads}", titles.values(), width))
     for job in chosen:
-        report(job, args)
+        report(job, titles, width, args)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,15 @@
 """Moments and normalization of arrays on a CPU, at the speed of memory and with the same bits everywhere."""
 
-from .functional import layer_norm, layer_norm_backward, rms_norm_backward, standardize
+from .functional import (
+    add_layer_norm,
+    add_rms_norm,
+    layer_norm,
+    layer_norm_backward,
+    min_max_scale,
+    rms_norm,
+    rms_norm_backward,
+    standardize,
+)
 from .runtime import get_num_threads, isa, set_num_threads, show_config, threads, use_isa
 from .stats import Moments, mean, mean_var, minmax, moments, std, var
 
@@ -8,14 +17,18 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Moments",
+    "add_layer_norm",
+    "add_rms_norm",
     "get_num_threads",
     "isa",
     "layer_norm",
     "layer_norm_backward",
     "mean",
     "mean_var",
+    "min_max_scale",
     "minmax",
     "moments",
+    "rms_norm",
     "rms_norm_backward",
     "set_num_threads",
     "show_config",

@@ -89,6 +89,18 @@ def real(name: str, value: Any, *, least: float | None = None) -> float:
     return number
 
 
+def ascending(name: str, value: Any) -> tuple[float, float]:
+    """Two finite floats, the first below the second."""
+    try:
+        low, high = value
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a tuple of two numbers, got {value!r}") from None
+    low, high = real(name, low), real(name, high)
+    if not low < high or math.isinf(high - low):
+        raise ValueError(f"{name} must be two finite numbers that ascend, got {value!r}")
+    return low, high
+
+
 def float_dtype(name: str, value: Any) -> np.dtype[Any] | None:
     """None, or a floating type in this machine's byte order."""
     if value is None:
@@ -158,29 +170,63 @@ def parameter(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) ->
         return np.require(values, dtype, ["C", "A"])
 
 
-def output(out: Any, x: np.ndarray, dtype: np.dtype, parameters: Sequence[tuple[str, np.ndarray | None]]) -> Any:
-    """`out`, if a result of x can be written there: x itself, or memory that x and the parameters have no part in."""
+def output(
+    out: Any, x: np.ndarray, dtype: np.dtype, others: Sequence[tuple[str, Any]], *, name: str = "out", also: Any = ()
+) -> Any:
+    """`out`, if a result of x can be written there: x itself, or memory that x and the `others` have no part in.
+
+    It may also be one of the (name, array) in `also`.
+    """
     if out is None:
         return None
     if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
-        raise TypeError(f"out must be an array, got {type(out).__name__}")
+        raise TypeError(f"{name} must be an array, got {type(out).__name__}")
     if out.dtype != dtype or not out.dtype.isnative:
-        raise ValueError(f"out has dtype {out.dtype}; expected {dtype}, the dtype of the result")
+        raise ValueError(f"{name} has dtype {out.dtype}; expected {dtype}, the dtype of the result")
     if out.shape != x.shape:
-        raise ValueError(f"out has shape {out.shape}; expected {x.shape}, the shape of x")
+        raise ValueError(f"{name} has shape {out.shape}; expected {x.shape}, the shape of x")
     if not out.flags.writeable:
-        raise ValueError("out is read-only; expected a writeable array")
+        raise ValueError(f"{name} is read-only; expected a writeable array")
     if _overlaps_itself(out):
-        raise ValueError(f"out has strides {out.strides}, so that elements share memory; expected separate elements")
+        raise ValueError(f"{name} has strides {out.strides}, so that elements share memory; expected separate elements")
     result = np.asarray(out)
-    steps = [(a, b) for a, b, size in zip(x.strides, out.strides, x.shape, strict=True) if size > 1]
-    same = x.ctypes.data == out.ctypes.data and x.dtype == out.dtype and all(a == b for a, b in steps)
-    if not same and _may_share(x, result):
-        raise ValueError("out overlaps x in part; expected x itself or separate memory")
-    for name, value in parameters:
+    for whose, value in (("x", x), *also):
+        if not _is_same(value, out) and _may_share(value, result):
+            raise ValueError(f"{name} overlaps {whose} in part; expected {whose} itself or separate memory")
+    for whose, value in others:
         if value is not None and _may_share(value, result):
-            raise ValueError(f"out overlaps {name}; expected separate memory")
+            raise ValueError(f"{name} overlaps {whose}; expected separate memory")
     return result
+
+
+def outputs(out: Any, x: np.ndarray, dtype: np.dtype, residual: np.ndarray, others: Sequence[tuple[str, Any]]) -> Any:
+    """The pair (y, s) that a norm of x + residual writes, or None."""
+    if out is None:
+        return None
+    if not isinstance(out, tuple) or len(out) != 2:
+        raise TypeError(f"out must be a tuple (y, s) of two arrays, got {type(out).__name__}")
+    also = [("residual", residual)]
+    y = output(out[0], x, dtype, others, name="out[0]", also=also)
+    s = output(out[1], x, dtype, [*others, ("out[0]", y)], name="out[1]", also=also)
+    if y is None or s is None:
+        raise TypeError("out must be a tuple (y, s) of two arrays, got None in it")
+    return y, s
+
+
+def alike(name: str, value: Any, x: np.ndarray) -> np.ndarray:
+    """`value` as an array of the shape and result dtype of x."""
+    found = array(name, value)
+    if found.shape != x.shape:
+        raise ValueError(f"{name} has shape {found.shape}; expected {x.shape}, the shape of x")
+    if result_dtype(found) != result_dtype(x):
+        raise TypeError(f"{name} has dtype {found.dtype}; expected {result_dtype(x)}, as for x")
+    return found
+
+
+def _is_same(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays of one shape are the same elements of the same type."""
+    steps = [(s, t) for s, t, size in zip(a.strides, b.strides, a.shape, strict=True) if size > 1]
+    return bool(a.ctypes.data == b.ctypes.data and a.dtype == b.dtype and all(s == t for s, t in steps))
 
 
 def _may_share(a: np.ndarray, b: np.ndarray) -> bool:
@@ -201,6 +247,54 @@ def _overlaps_itself(x: np.ndarray) -> bool:
     return False
 
 
+def nan_policy(value: Any) -> str:
+    """One of the three things that may be done about NaN."""
+    if not isinstance(value, str) or value not in ("propagate", "omit", "raise"):
+        raise ValueError(f"nan_policy must be 'propagate', 'omit' or 'raise', got {value!r}")
+    return value
+
+
+def weights(value: Any, x: np.ndarray, axis: tuple[int, ...] | None) -> np.ndarray | None:
+    """Weights as an array of the shape of x, repeated without a copy, or None.
+
+    They may have the shape of x, that of the reduced axes, or as many axes as x and sizes that broadcast.
+    """
+    if value is None:
+        return None
+    found = array("weights", value)
+    reduced = tuple(range(x.ndim)) if axis is None else axis
+    along = found.shape == tuple(x.shape[a] for a in reduced)
+    if found.shape != x.shape and along:
+        wide = np.expand_dims(found, tuple(a for a in range(x.ndim) if a not in reduced))
+    elif found.ndim == x.ndim and all(n in (1, size) for n, size in zip(found.shape, x.shape, strict=True)):
+        wide = found
+    else:
+        raise ValueError(
+            f"weights has shape {found.shape}; expected {x.shape}, the shape of x, or one of as many axes that "
+            f"broadcasts to it, or that of the reduced axes"
+        )
+    if found.size:
+        low, high = (float(value) for value in _ops.minmax(found, None, False))
+        if math.isnan(low) or math.isinf(high) or low < 0:
+            raise ValueError(f"weights must be finite and not negative, got values from {low:g} to {high:g}")
+        if math.isinf(high * x.size):
+            raise ValueError(f"weights must have sums that a double holds, got values up to {high:g}")
+    return np.broadcast_to(wide, x.shape)
+
+
+def no_nan(name: str, x: np.ndarray, where: np.ndarray | None, weights: np.ndarray | None) -> None:
+    """Refuse NaN among what counts."""
+    if x.dtype.kind not in "biu" and x.size and _ops.contains_nan(x, where, weights):
+        raise ValueError(f"{name} contains NaN, which nan_policy='raise' forbids")
+
+
+def omits_nan(policy: Any, name: str, x: np.ndarray, where: Any = None, weights: Any = None) -> bool:
+    """Whether NaN is to be left out; refused here where the policy is to raise and NaN is among what counts."""
+    if nan_policy(policy) == "raise":
+        no_nan(name, x, where, weights)
+    return bool(policy == "omit")
+
+
 def gradient(dy: Any, x: np.ndarray) -> np.ndarray:
     """`dy` as an array of the shape of x that is computed in the same type."""
     found = array("dy", dy)
@@ -219,13 +313,3 @@ def statistic(name: str, value: Any, x: np.ndarray, axes: Sequence[int]) -> np.n
         raise ValueError(f"{name} has shape {values.shape}; expected {shape}, that of x without the normalized axes")
     with np.errstate(over="ignore"):
         return np.require(values, compute_dtype(x), ["C", "A"])
-
-
-def may_receive(out: np.ndarray | None, name: str, value: np.ndarray) -> None:
-    """Refuse an `out` that shares memory with an array of its shape, unless it is that array itself."""
-    if out is None:
-        return
-    steps = [(a, b) for a, b, size in zip(value.strides, out.strides, out.shape, strict=True) if size > 1]
-    same = value.ctypes.data == out.ctypes.data and value.dtype == out.dtype and all(a == b for a, b in steps)
-    if not same and _may_share(value, np.asarray(out)):
-        raise ValueError(f"out overlaps {name} in part; expected {name} itself or separate memory")

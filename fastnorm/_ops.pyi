@@ -9,25 +9,62 @@ def set_work_threshold(elements: int) -> int: ...
 def set_stream_threshold(n_bytes: int) -> int: ...
 def set_bfloat16(number: int) -> None: ...
 def mean_var(
-    x: Any, axis: Any, ddof: Any, keepdims: bool, dtype: Any, want_mean: bool, want_spread: bool, root: bool
+    x: Any,
+    axis: Any,
+    ddof: Any,
+    keepdims: bool,
+    dtype: Any,
+    want_mean: bool,
+    want_spread: bool,
+    root: bool,
+    where: Any = ...,
+    weights: Any = ...,
+    omit: bool = ...,
 ) -> Any: ...
-def update(state: np.ndarray, x: np.ndarray, axis: Any, extrema: bool) -> None: ...
+def update(
+    state: np.ndarray,
+    x: np.ndarray,
+    axis: Any,
+    extrema: bool,
+    where: np.ndarray | None = ...,
+    weights: np.ndarray | None = ...,
+    omit: bool = ...,
+) -> None: ...
+def contains_nan(x: np.ndarray, where: np.ndarray | None, weights: np.ndarray | None) -> bool: ...
 def merge(into: np.ndarray, state: np.ndarray) -> None: ...
 def finish(state: np.ndarray, ddof: float, want_mean: bool, root: bool, out: np.ndarray) -> None: ...
 def block_rows(columns: int) -> int: ...
-def minmax(x: Any, axis: Any, keepdims: bool) -> Any: ...
+def minmax(x: Any, axis: Any, keepdims: bool, where: Any = ..., omit: bool = ...) -> Any: ...
 def layer_norm(
     x: Any,
+    residual: Any,
     normalized_shape: Any,
     weight: Any,
     bias: Any,
+    eps: Any,
+    axis: Any,
+    where: Any,
+    out: Any,
+    return_stats: bool,
+    checked: bool = ...,
+) -> Any: ...
+def rms_norm(
+    x: Any,
+    residual: Any,
+    normalized_shape: Any,
+    weight: Any,
     eps: Any,
     axis: Any,
     out: Any,
     return_stats: bool,
     checked: bool = ...,
 ) -> Any: ...
-def standardize(x: Any, axis: Any, ddof: Any, eps: Any, out: Any, return_stats: bool, checked: bool = ...) -> Any: ...
+def standardize(
+    x: Any, axis: Any, ddof: Any, eps: Any, omit: bool, out: Any, return_stats: bool, checked: bool = ...
+) -> Any: ...
+def min_max_scale(
+    x: Any, axis: Any, least: Any, most: Any, omit: bool, out: Any, return_stats: bool, checked: bool = ...
+) -> Any: ...
 def layer_norm_backward(
     dy: Any,
     x: Any,

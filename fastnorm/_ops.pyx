@@ -11,6 +11,7 @@ The rooms behind the door are text, included at the end: door/*.pxi.
 import os
 
 from cython.parallel cimport prange, threadid
+from libc.float cimport DBL_EPSILON, FLT_EPSILON
 from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 
@@ -58,7 +59,8 @@ cdef extern from "<stdlib.h>":
 
 cdef extern from "kernels.h":
     enum:
-        FN_CHUNK, FN_VISIT, FN_STRIP, FN_SHORT, FN_TALL, FN_WAVE, FN_MAX_AXES, FN_PLANES
+        FN_CHUNK, FN_VISIT, FN_STRIP, FN_SHORT, FN_TALL, FN_WAVE, FN_MAX_AXES
+        FN_MIN, FN_M3, FN_M4, FN_PLANES
         FN_F32, FN_F64, FN_F16, FN_BF16, FN_I8, FN_U8, FN_I16, FN_U16, FN_I32, FN_U32, FN_I64, FN_U64
         FN_X, FN_Z, FN_WHERE, FN_WEIGHTS, FN_Y, FN_S, FN_ARRAYS, FN_P, FN_STEPS
         FN_VARIANCE, FN_DEVIATION, FN_RECIPROCAL
@@ -92,7 +94,7 @@ cdef extern from "kernels.h":
         fn_slope *slopes
         double *slots
         int64_t width, block, wave
-        int dtype, out_dtype, parameter_dtype, columns, finish, norm, order, extrema, omit, resume, stream, quiet
+        int dtype, out_dtype, parameter_dtype, columns, finish, source, norm, order, extrema, omit, resume, stream, quiet
         int kept_ndim, reduced_ndim
         fn_axis inner
 
@@ -104,6 +106,8 @@ cdef extern from "kernels.h":
         const fn_kernel *moments_columns
         const fn_kernel *norm_rows
         const fn_kernel *norm_columns
+        const fn_kernel *residual_rows
+        const fn_kernel *residual_columns
         const fn_kernel *norm_careful_only
         const fn_kernel *find_special
         const fn_kernel *apply_rows

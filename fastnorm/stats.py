@@ -1,11 +1,14 @@
 """Statistics of arrays in one pass over memory, and statistics that go on over a stream.
 
 The algorithm is Welford's in blocked form: blocks are summed in double about a guess of their mean and merged
-pairwise, so that neither large offsets nor long columns cost accuracy. Welford, "Note on a Method for Calculating
+pairwise, so that neither large offsets nor long columns cost accuracy; third and fourth moments are merged alike. What
+is masked, has no weight or is an omitted NaN is left out by selection and cannot contaminate a result. Welford, "Note on a Method for Calculating
 Corrected Sums of Squares and Products", Technometrics 4 (1962); Chan, Golub, LeVeque, "Algorithms for Computing the
-Sample Variance", The American Statistician 37 (1983).
+Sample Variance", The American Statistician 37 (1983); Pébay, "Formulas for Robust, One-Pass Parallel Computation of
+Covariances and Arbitrary-Order Statistical Moments", SAND2008-6212 (2008).
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, Self, cast
 
@@ -16,17 +19,27 @@ from . import _arguments, _ops
 __all__ = ["Moments", "mean", "mean_var", "minmax", "moments", "std", "var"]
 
 
-# The rows of a state by name, in the order of kernels.h.
-_STATE = ("count", "count_lo", "mean", "mean_lo", "var", "var_lo", "min", "max")
-_COUNT, _COUNT_LO, _MIN, _MAX = map(_STATE.index, ("count", "count_lo", "min", "max"))
+# The rows of a state by name, in the order of kernels.h; m3 and m4 are means of powers about the mean.
+_STATE = ("count", "count_lo", "mean", "mean_lo", "var", "var_lo", "min", "max", "m3", "m3_lo", "m4", "m4_lo")
+_PROPAGATE, _OMIT = "propagate", "omit"
+_COUNT, _VAR, _MIN, _MAX, _M3, _M4 = map(_STATE.index, ("count", "var", "min", "max", "m3", "m4"))
 
 
 def mean_var(
-    x: Any, axis: Any = None, *, ddof: float = 0, keepdims: bool = False, dtype: Any = None
+    x: Any,
+    axis: Any = None,
+    *,
+    ddof: float = 0,
+    keepdims: bool = False,
+    weights: Any = None,
+    where: Any = None,
+    nan_policy: str = "propagate",
+    dtype: Any = None,
 ) -> tuple[Any, Any]:
     r"""Mean and variance, from one read of memory.
 
-    ``mean = sum(x) / n`` and ``var = sum((x - mean)**2) / (n - ddof)``, accumulated in double precision.
+    ``mean = sum(w * x) / sum(w)`` and ``var = sum(w * (x - mean)**2) / (sum(w) - ddof)``, accumulated in double
+    precision; ``w`` is 1 without weights.
 
     Parameters
     ----------
@@ -38,21 +51,30 @@ def mean_var(
         Delta degrees of freedom. Where none is left the variance is inf or NaN, as in NumPy.
     keepdims : bool, default False
         Keep reduced axes with length one.
-    dtype : {float32, float64}, optional
-        dtype of the results. Default: float32 for float32 input, float64 for the rest.
+    weights : array_like, optional
+        How much each element counts: finite and not negative. Of the shape of x, or of as many axes with sizes that
+        broadcast to it, or of the shape of the reduced axes (in ascending order). Integers mean repetition.
+    where : array_like of bool, optional
+        Which elements count. Broadcasts to the shape of x.
+    nan_policy : {"propagate", "omit", "raise"}, default "propagate"
+        What NaN does: it makes NaN of its results, it does not count, or it is an error.
+    dtype : {float16, bfloat16, float32, float64}, optional
+        dtype of the results. Default: that of x; float64 for integers.
 
     Returns
     -------
     mean, var : ndarray or scalar
-        In the units of x, and in their square. NaN of no elements. NaN in x makes NaN of its own column only; of
-        infinite data the mean is infinite and the variance NaN.
+        In the units of x, and in their square. NaN where nothing counts. NaN in x makes NaN of its own column only; of
+        infinite data the mean is infinite and the variance NaN. What does not count, or has a weight of 0, changes
+        nothing whatever it is.
 
     Raises
     ------
     ValueError
-        For an axis that x does not have or that is repeated.
+        For an axis that x does not have or that is repeated; for weights that are negative, not finite or of another
+        shape; for a mask that does not broadcast to x; for NaN that counts where `nan_policy` is "raise".
     TypeError
-        For dtypes that are not supported (complex, half precision, object, masked arrays).
+        For dtypes that are not supported (complex, longdouble, object, masked arrays) and a mask that is not of bools.
 
     Examples
     --------
@@ -61,16 +83,32 @@ def mean_var(
     >>> mean, var = fastnorm.mean_var(x, axis=0, ddof=1)
     >>> mean.tolist(), var.tolist()
     ([100000002.0, 5.0], [1.0, 0.0])
+
+    Missing values, and rows that count twice:
+
+    >>> x[0, 0] = np.nan
+    >>> mean, var = fastnorm.mean_var(x, axis=0, nan_policy="omit", weights=[1, 1, 2])
+    >>> mean.tolist()
+    [100000002.66666667, 5.0]
     """
-    return _reduce(x, axis, ddof, keepdims, dtype, True, True, False)
+    return _reduce(x, axis, ddof, keepdims, dtype, True, True, False, where, weights, nan_policy)
 
 
-def mean(x: Any, axis: Any = None, *, keepdims: bool = False, dtype: Any = None) -> Any:
+def mean(
+    x: Any,
+    axis: Any = None,
+    *,
+    keepdims: bool = False,
+    weights: Any = None,
+    where: Any = None,
+    nan_policy: str = "propagate",
+    dtype: Any = None,
+) -> Any:
     """Arithmetic mean, accumulated in double precision whatever the dtype of x.
 
     Parameters
     ----------
-    x, axis, keepdims, dtype
+    x, axis, keepdims, weights, where, nan_policy, dtype
         As for `mean_var`.
 
     Returns
@@ -83,16 +121,28 @@ def mean(x: Any, axis: Any = None, *, keepdims: bool = False, dtype: Any = None)
     >>> import numpy as np, fastnorm
     >>> fastnorm.mean(np.full(1_000_000, 0.1, dtype=np.float32))
     np.float32(0.1)
+    >>> fastnorm.mean([1.0, 2.0, 6.0], where=[True, True, False])
+    np.float64(1.5)
     """
-    return _reduce(x, axis, 0, keepdims, dtype, True, False, False)[0]
+    return _reduce(x, axis, 0, keepdims, dtype, True, False, False, where, weights, nan_policy)[0]
 
 
-def var(x: Any, axis: Any = None, *, ddof: float = 0, keepdims: bool = False, dtype: Any = None) -> Any:
+def var(
+    x: Any,
+    axis: Any = None,
+    *,
+    ddof: float = 0,
+    keepdims: bool = False,
+    weights: Any = None,
+    where: Any = None,
+    nan_policy: str = "propagate",
+    dtype: Any = None,
+) -> Any:
     """Variance, from one read of memory.
 
     Parameters
     ----------
-    x, axis, ddof, keepdims, dtype
+    x, axis, ddof, keepdims, weights, where, nan_policy, dtype
         As for `mean_var`.
 
     Returns
@@ -106,15 +156,25 @@ def var(x: Any, axis: Any = None, *, ddof: float = 0, keepdims: bool = False, dt
     >>> fastnorm.var([1.0, 2.0, 3.0, 4.0])
     np.float64(1.25)
     """
-    return _reduce(x, axis, ddof, keepdims, dtype, False, True, False)[1]
+    return _reduce(x, axis, ddof, keepdims, dtype, False, True, False, where, weights, nan_policy)[1]
 
 
-def std(x: Any, axis: Any = None, *, ddof: float = 0, keepdims: bool = False, dtype: Any = None) -> Any:
+def std(
+    x: Any,
+    axis: Any = None,
+    *,
+    ddof: float = 0,
+    keepdims: bool = False,
+    weights: Any = None,
+    where: Any = None,
+    nan_policy: str = "propagate",
+    dtype: Any = None,
+) -> Any:
     """Standard deviation, from one read of memory. The root is taken before the result is rounded to its dtype.
 
     Parameters
     ----------
-    x, axis, ddof, keepdims, dtype
+    x, axis, ddof, keepdims, weights, where, nan_policy, dtype
         As for `mean_var`.
 
     Returns
@@ -128,23 +188,56 @@ def std(x: Any, axis: Any = None, *, ddof: float = 0, keepdims: bool = False, dt
     >>> fastnorm.std([[1.0, 10.0], [3.0, 30.0]], axis=0)
     array([ 1., 10.])
     """
-    return _reduce(x, axis, ddof, keepdims, dtype, False, True, True)[1]
+    return _reduce(x, axis, ddof, keepdims, dtype, False, True, True, where, weights, nan_policy)[1]
 
 
 def _reduce(
-    x: Any, axis: Any, ddof: Any, keepdims: bool, dtype: Any, want_mean: bool, want_spread: bool, root: bool
+    x: Any,
+    axis: Any,
+    ddof: Any,
+    keepdims: bool,
+    dtype: Any,
+    want_mean: bool,
+    want_spread: bool,
+    root: bool,
+    where: Any,
+    weights: Any,
+    nan_policy: Any,
 ) -> tuple[Any, Any]:
-    result = _ops.mean_var(x, axis, ddof, keepdims, dtype, want_mean, want_spread, root)
+    result = None
+    if weights is None and (nan_policy is _PROPAGATE or nan_policy is _OMIT):  # an interned string nearly always is
+        omit = nan_policy is _OMIT
+        result = _ops.mean_var(x, axis, ddof, keepdims, dtype, want_mean, want_spread, root, where, None, omit)
     if result is None:
         x = _arguments.array("x", x)
         axis = _arguments.axes("axis", axis, x.ndim)
         ddof = _arguments.real("ddof", ddof)
         dtype = _arguments.float_dtype("dtype", dtype)
-        result = _ops.mean_var(x, axis, ddof, bool(keepdims), dtype, want_mean, want_spread, root)
+        what_counts = _what_counts("x", x, axis, where, weights, nan_policy)
+        result = _ops.mean_var(x, axis, ddof, bool(keepdims), dtype, want_mean, want_spread, root, *what_counts)
     return cast("tuple[Any, Any]", result)
 
 
-def minmax(x: Any, axis: Any = None, *, keepdims: bool = False) -> tuple[Any, Any]:
+def _what_counts(
+    name: str, x: np.ndarray, axis: tuple[int, ...] | None, where: Any, weights: Any, nan_policy: Any
+) -> tuple[np.ndarray | None, np.ndarray | None, bool]:
+    """Mask and weights of the shape of x, and whether NaN is omitted. Raises where NaN is forbidden and counts."""
+    policy = _arguments.nan_policy(nan_policy)
+    where = _arguments.mask("where", where, x.shape)
+    weights = _arguments.weights(weights, x, axis)
+    if policy == "raise":
+        _arguments.no_nan(name, x, where, weights)
+    return where, weights, policy == _OMIT
+
+
+def _kept_shape(x: np.ndarray, axis: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The shape of x without the reduced axes."""
+    return () if axis is None else tuple(n for a, n in enumerate(x.shape) if a not in axis)
+
+
+def minmax(
+    x: Any, axis: Any = None, *, keepdims: bool = False, where: Any = None, nan_policy: str = "propagate"
+) -> tuple[Any, Any]:
     """Minimum and maximum, from one read of memory.
 
     Parameters
@@ -155,18 +248,23 @@ def minmax(x: Any, axis: Any = None, *, keepdims: bool = False) -> tuple[Any, An
         Axes to reduce; None for all.
     keepdims : bool, default False
         Keep reduced axes with length one.
+    where : array_like of bool, optional
+        Which elements count. Broadcasts to the shape of x.
+    nan_policy : {"propagate", "omit", "raise"}, default "propagate"
+        What NaN does: it makes both results NaN, it does not count, or it is an error.
 
     Returns
     -------
     min, max : ndarray or scalar
-        In the dtype of x. A NaN in x makes both NaN; -0 is below +0.
+        In the dtype of x; -0 is below +0. NaN where all that counts is NaN and omitted.
 
     Raises
     ------
     ValueError
-        If there is nothing to take the extrema of, and for an axis that x does not have or that is repeated.
+        If there is nothing to take the extrema of or `where` leaves nothing; for an axis that x does not have or that
+        is repeated; for a mask that does not broadcast to x; for NaN that counts where `nan_policy` is "raise".
     TypeError
-        For dtypes that are not supported (complex, half precision, object, masked arrays).
+        For dtypes that are not supported (complex, longdouble, object, masked arrays) and a mask that is not of bools.
 
     Examples
     --------
@@ -174,19 +272,34 @@ def minmax(x: Any, axis: Any = None, *, keepdims: bool = False) -> tuple[Any, An
     >>> low, high = fastnorm.minmax(np.array([[3, 1], [2, 8]], dtype=np.uint8), axis=0)
     >>> low, high
     (array([2, 1], dtype=uint8), array([3, 8], dtype=uint8))
+    >>> fastnorm.minmax([1.0, np.nan, 3.0], nan_policy="omit")
+    (np.float64(1.0), np.float64(3.0))
     """
-    result = _ops.minmax(x, axis, keepdims)
+    result = None
+    if where is None and (nan_policy is _PROPAGATE or nan_policy is _OMIT):
+        result = _ops.minmax(x, axis, keepdims, None, nan_policy is _OMIT)
     if result is None:
         x = _arguments.array("x", x)
         axis = _arguments.axes("axis", axis, x.ndim)
-        reduced = x.shape if axis is None else [x.shape[a] for a in axis]
-        if 0 in reduced:
+        where, _, omit = _what_counts("x", x, axis, where, None, nan_policy)
+        if x.size == 0 and 0 not in _kept_shape(x, axis):
             raise ValueError(f"x has shape {x.shape}; expected at least one element to take the extrema of")
-        result = _ops.minmax(x, axis, bool(keepdims))
+        if where is not None and not where.any(axis).all():
+            raise ValueError("where leaves nothing for some result; expected at least one element for each")
+        result = _ops.minmax(x, axis, bool(keepdims), where, omit)
     return cast("tuple[Any, Any]", result)
 
 
-def moments(x: Any, axis: Any = None, *, order: int = 2, minmax: bool = False) -> "Moments":
+def moments(
+    x: Any,
+    axis: Any = None,
+    *,
+    order: int = 2,
+    minmax: bool = False,
+    weights: Any = None,
+    where: Any = None,
+    nan_policy: str = "propagate",
+) -> "Moments":
     """Moments of an array, to be merged, updated or read.
 
     Parameters
@@ -195,10 +308,12 @@ def moments(x: Any, axis: Any = None, *, order: int = 2, minmax: bool = False) -
         Real array of any layout.
     axis : int, tuple of int or None, default None
         Axes to reduce; None for all.
-    order : {2}, default 2
-        The highest moment that is kept.
+    order : {2, 3, 4}, default 2
+        The highest moment that is kept: 3 for the skewness, 4 for the kurtosis, too.
     minmax : bool, default False
         Keep the extrema, too.
+    weights, where, nan_policy
+        As for `mean_var`.
 
     Returns
     -------
@@ -208,9 +323,9 @@ def moments(x: Any, axis: Any = None, *, order: int = 2, minmax: bool = False) -
     Raises
     ------
     ValueError
-        For an axis that x does not have or that is repeated, and for an `order` other than 2.
+        As from `mean_var`, and for an `order` that is not 2, 3 or 4.
     TypeError
-        For dtypes that are not supported (complex, half precision, object, masked arrays).
+        As from `mean_var`.
 
     Examples
     --------
@@ -218,12 +333,14 @@ def moments(x: Any, axis: Any = None, *, order: int = 2, minmax: bool = False) -
     >>> m = fastnorm.moments(np.array([[1.0, 2.0], [3.0, 8.0]]), axis=0, minmax=True)
     >>> m.count, m.mean.tolist(), m.var().tolist(), m.max.tolist()
     (2, [2.0, 5.0], [1.0, 9.0], [3.0, 8.0])
+    >>> fastnorm.moments([0.0, 0.0, 0.0, 4.0], order=4).kurtosis().round(6)
+    np.float64(-0.666667)
     """
-    return Moments(order, minmax).update(x, axis)
+    return Moments(order, minmax).update(x, axis, weights=weights, where=where, nan_policy=nan_policy)
 
 
 class Moments:
-    """Mean and variance (and extrema) of a stream of arrays, in constant memory.
+    """Mean, variance, skewness, kurtosis (and extrema) of a stream of arrays, in constant memory.
 
     Statistics are kept in double precision and more; chunks may come in any number and be merged in any grouping.
     Where C-contiguous chunks reduced along their first axis are cut at multiples of `block_rows`, the result has the
@@ -231,15 +348,21 @@ class Moments:
 
     Parameters
     ----------
-    order : {2}, default 2
-        The highest moment that is kept.
+    order : {2, 3, 4}, default 2
+        The highest moment that is kept: 3 for the skewness, 4 for the kurtosis, too.
     minmax : bool, default False
         Keep the extrema, too.
 
     Raises
     ------
     ValueError
-        For an `order` other than 2.
+        For an `order` that is not 2, 3 or 4.
+
+    Notes
+    -----
+    States are merged by the pairwise formulas of Chan, Golub and LeVeque (1983) and, for third and fourth moments, of
+    Pébay, SAND2008-6212 (2008). Fourth moments are right for deviations between about 1e-77 and 1e77, third ones
+    between 1e-102 and 1e102; beyond, powers leave the range of a double.
 
     Examples
     --------
@@ -258,19 +381,27 @@ class Moments:
     >>> parts = [fastnorm.moments(half, axis=0) for half in np.split(table, 2)]
     >>> (parts[0] + parts[1]).count
     6
+
+    Once something was masked or weighted, each statistic has a count of its own:
+
+    >>> fastnorm.Moments().update(table, where=table != 2).count
+    array([5., 6.])
     """
 
-    __slots__ = ("_minmax", "_order", "_shape", "_state")
+    __slots__ = ("_masked", "_minmax", "_order", "_shape", "_state")
 
     def __init__(self, order: int = 2, minmax: bool = False) -> None:
-        if order != 2 or isinstance(order, bool):
-            raise ValueError(f"order must be 2, got {order!r}")
-        self._order = 2
+        if isinstance(order, (bool, np.bool)) or order not in (2, 3, 4):
+            raise ValueError(f"order must be 2, 3 or 4, got {order!r}")
+        self._order = int(order)
         self._minmax = bool(minmax)
+        self._masked = False
         self._shape: tuple[int, ...] | None = None
         self._state: np.ndarray | None = None
 
-    def update(self, chunk: Any, axis: Any = 0) -> Self:
+    def update(
+        self, chunk: Any, axis: Any = 0, *, weights: Any = None, where: Any = None, nan_policy: str = "propagate"
+    ) -> Self:
         """Take in more data.
 
         Parameters
@@ -279,6 +410,8 @@ class Moments:
             Real array. What is left of its shape without `axis` must be the same for every chunk.
         axis : int, tuple of int or None, default 0
             Axes to reduce; None for all.
+        weights, where, nan_policy
+            What of this chunk counts, and how much: as for `mean_var`.
 
         Returns
         -------
@@ -288,25 +421,31 @@ class Moments:
         Raises
         ------
         ValueError
-            For a chunk of another shape, and for an axis that it does not have or that is repeated.
+            For a chunk of another shape; for an axis that it does not have or that is repeated; for weights that are
+            negative, not finite or of another shape; for a mask that does not broadcast to the chunk; for NaN that
+            counts where `nan_policy` is "raise". The state is then what it was.
         TypeError
-            For dtypes that are not supported (complex, half precision, object, masked arrays).
+            For dtypes that are not supported (complex, longdouble, object, masked arrays) and a mask that is not of
+            bools.
 
         Examples
         --------
         >>> import fastnorm
         >>> fastnorm.Moments().update([1.0, 2.0]).update([6.0]).mean
         np.float64(3.0)
+        >>> fastnorm.Moments().update([1.0, 2.0], weights=[3, 1]).mean
+        np.float64(1.25)
         """
         x = _arguments.array("chunk", chunk)
         axes = _arguments.axes("axis", axis, x.ndim)
-        shape = () if axes is None else tuple(n for a, n in enumerate(x.shape) if a not in axes)
+        shape = _kept_shape(x, axes)
         if self._shape is not None and shape != self._shape:
             raise ValueError(f"chunk leaves shape {shape} without axis {axis}; expected {self._shape} as before")
+        what_counts = _what_counts("chunk", x, axes, where, weights, nan_policy)
         if self._state is None:
-            self._shape = shape
-            self._state = np.zeros((len(_STATE), int(np.prod(shape, dtype=np.int64))))
-        _ops.update(self._state, x, axes, self._minmax)
+            self._shape, self._state = shape, _empty_state(self._order, shape)
+        _ops.update(self._state, x, axes, self._minmax, *what_counts)
+        self._masked |= any(value is not None and value is not False for value in what_counts)
         return self
 
     def merge(self, other: "Moments") -> Self:
@@ -345,11 +484,12 @@ class Moments:
         if other._state is None:
             return self
         if self._state is None:
-            self._shape, self._state = other._shape, other._state.copy()
+            self._shape, self._state, self._masked = other._shape, other._state.copy(), other._masked
             return self
         if self._shape != other._shape:
             raise ValueError(f"other has shape {other._shape}; expected {self._shape}")
         _ops.merge(self._state, other._state)
+        self._masked |= other._masked
         return self
 
     def __add__(self, other: "Moments") -> "Moments":
@@ -372,18 +512,23 @@ class Moments:
         2
         """
         copy = type(self)(self._order, self._minmax)
-        copy._shape = self._shape
+        copy._shape, copy._masked = self._shape, self._masked
         copy._state = None if self._state is None else self._state.copy()
         return copy
 
     __copy__ = copy
 
     @property
-    def count(self) -> int:
-        """How many elements each statistic has seen; exact beyond 2**53."""
+    def count(self) -> Any:
+        """How many elements each statistic has seen: an int, exact beyond 2**53.
+
+        Once an update had weights, a mask or omitted NaN: sums of weights, float64 of the shape that was kept.
+        """
+        if self._masked and self._state is not None:
+            return (self._state[_COUNT] + self._state[_COUNT + 1]).reshape(self._kept)[()]
         if self._state is None or self._state.shape[1] == 0:
             return 0
-        return int(self._state[_COUNT, 0]) + int(self._state[_COUNT_LO, 0])
+        return int(self._state[_COUNT, 0]) + int(self._state[_COUNT + 1, 0])
 
     @property
     def mean(self) -> Any:
@@ -392,12 +537,12 @@ class Moments:
 
     @property
     def min(self) -> Any:
-        """Minima as float64. ValueError unless `minmax` was asked for and data was seen."""
+        """Minima as float64; NaN where nothing counted. ValueError unless `minmax` was asked for and data was seen."""
         return self._extremum(_MIN)
 
     @property
     def max(self) -> Any:
-        """Maxima as float64. ValueError unless `minmax` was asked for and data was seen."""
+        """Maxima as float64; NaN where nothing counted. ValueError unless `minmax` was asked for and data was seen."""
         return self._extremum(_MAX)
 
     def var(self, ddof: float = 0) -> Any:
@@ -442,6 +587,48 @@ class Moments:
         """
         return self._finish(_arguments.real("ddof", ddof), root=True)
 
+    def skewness(self) -> Any:
+        """Return the skewness, ``m3 / m2**1.5`` with ``mk`` the mean of ``(x - mean)**k`` (biased, SciPy's default).
+
+        Returns
+        -------
+        skewness : ndarray or scalar
+            float64, of the shape that was kept. NaN of constants and where nothing was seen.
+
+        Raises
+        ------
+        ValueError
+            For moments of order 2.
+
+        Examples
+        --------
+        >>> import fastnorm
+        >>> fastnorm.moments([0.0, 0.0, 0.0, 4.0], order=3).skewness().round(6)
+        np.float64(1.154701)
+        """
+        return self._standardized(3)
+
+    def kurtosis(self) -> Any:
+        """Return the excess kurtosis, ``m4 / m2**2 - 3`` with ``mk`` as for `skewness` (biased, SciPy's default).
+
+        Returns
+        -------
+        kurtosis : ndarray or scalar
+            float64, of the shape that was kept. NaN of constants and where nothing was seen.
+
+        Raises
+        ------
+        ValueError
+            For moments of an order below 4.
+
+        Examples
+        --------
+        >>> import fastnorm
+        >>> fastnorm.moments([1.0, 2.0, 3.0, 4.0], order=4).kurtosis().round(6)
+        np.float64(-1.36)
+        """
+        return self._standardized(4)
+
     @property
     def block_rows(self) -> int:
         """Rows per block for C-contiguous chunks reduced along their first axis: cut there for the same bytes.
@@ -465,13 +652,13 @@ class Moments:
         >>> state["count"], state["mean"], state["var"]
         ([2.0], [2.0], [1.0])
         """
-        names = _STATE if self._minmax else _STATE[:_MIN]
-        rows = [[] for _ in names] if self._state is None else self._state.tolist()
+        planes = _planes(self._order, self._minmax)
         return {
             "order": self._order,
             "minmax": self._minmax,
+            "masked": self._masked,
             "shape": None if self._shape is None else list(self._shape),
-            **dict(zip(names, rows, strict=False)),
+            **{_STATE[plane]: [] if self._state is None else self._state[plane].tolist() for plane in planes},
         }
 
     @classmethod
@@ -500,34 +687,69 @@ class Moments:
         >>> fastnorm.Moments.from_dict(saved).mean
         np.float64(2.0)
         """
-        missing = [name for name in ("order", "minmax", "shape", *_STATE[:_MIN]) if name not in state]
+        missing = [name for name in ("order", "minmax", "shape") if name not in state]
+        if not missing:
+            result = cls(state["order"], state["minmax"])
+            planes = _planes(result._order, result._minmax)
+            missing = [_STATE[plane] for plane in planes if _STATE[plane] not in state]
         if missing:
             raise ValueError(f"state lacks {', '.join(missing)}; expected what to_dict gives")
-        result = cls(state["order"], state["minmax"])
+        result._masked = bool(state.get("masked", False))
         if state["shape"] is None:
             return result
         result._shape = _arguments.sizes("state['shape']", state["shape"])
-        result._state = np.zeros((len(_STATE), int(np.prod(result._shape, dtype=np.int64))))
-        for plane, name in enumerate(_STATE if result._minmax else _STATE[:_MIN]):
-            row = np.asarray(state.get(name, ()), dtype=np.float64)
+        result._state = _empty_state(result._order, result._shape)
+        for plane in planes:
+            row = np.asarray(state[_STATE[plane]], dtype=np.float64)
             if row.shape != result._state[plane].shape:
-                raise ValueError(f"state[{name!r}] has shape {row.shape}; expected {result._state[plane].shape}")
+                raise ValueError(f"state[{_STATE[plane]!r}] has shape {row.shape}; expected {result._state[plane].shape}")
             result._state[plane] = row
         return result
 
     def __repr__(self) -> str:
         return f"Moments(order={self._order}, minmax={self._minmax}, count={self.count}, shape={self._shape})"
 
+    @property
+    def _kept(self) -> tuple[int, ...]:
+        """The shape of the statistics."""
+        return () if self._shape is None else self._shape
+
     def _finish(self, ddof: float, *, want_mean: bool = False, root: bool = False) -> Any:
-        if self._state is None or self._shape is None:
+        if self._state is None:
             return np.float64("nan")
-        result = np.empty(self._shape)
+        result = np.empty(self._kept)
         _ops.finish(self._state, ddof, want_mean, root, result)
         return result[()]
+
+    def _standardized(self, order: int) -> Any:
+        """The mean of the third power about the mean, or of the fourth, in units of the standard deviation."""
+        if self._order < order:
+            raise ValueError(f"moments of order {self._order} were kept; expected Moments(order={order}) or more")
+        if self._state is None:
+            return np.float64("nan")
+        at = _M3 if order == 3 else _M4
+        var, power = (self._state[plane] + self._state[plane + 1] for plane in (_VAR, at))
+        with np.errstate(all="ignore"):
+            result = power / var / np.sqrt(var) if order == 3 else power / var / var - 3
+        return np.where(np.isnan(result), np.nan, result).reshape(self._kept)[()]
 
     def _extremum(self, plane: int) -> Any:
         if not self._minmax:
             raise ValueError("extrema were not kept; expected Moments(minmax=True)")
-        if self._state is None or self.count == 0:
+        if self._state is None or (not self._masked and self.count == 0):
             raise ValueError("no data yet; expected an update before min or max")
-        return self._state[plane].reshape(self._shape).copy()[()]
+        return np.where(self._state[_COUNT] == 0, np.nan, self._state[plane]).reshape(self._kept)[()]
+
+
+def _planes(order: int, minmax: bool) -> list[int]:
+    """The rows of a state that hold something."""
+    return [*range(_MIN), *(range(_MIN, _M3) if minmax else ()), *range(_M3, _rows(order))]
+
+
+def _rows(order: int) -> int:
+    """How many rows the state of so many moments has."""
+    return (_M3, _M4, len(_STATE))[order - 2]
+
+
+def _empty_state(order: int, shape: tuple[int, ...]) -> np.ndarray:
+    return np.zeros((_rows(order), math.prod(shape)))

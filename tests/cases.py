@@ -16,8 +16,14 @@ from memory import place
 
 import fastnorm
 
+try:
+    import ml_dtypes
+except ImportError:
+    ml_dtypes = None
+
 THREADS = (1, 2, 3, 7, 16)
 FLOATS = tuple(np.dtype(t) for t in ("float32", "float64"))
+HALVES = (np.dtype("float16"), *([np.dtype(ml_dtypes.bfloat16)] if ml_dtypes else ()))
 INTEGERS = tuple(
     np.dtype(t) for t in ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "bool")
 )
@@ -56,6 +62,13 @@ def words(n, seed=0):
     return z ^ (z >> np.uint64(31))
 
 
+DIGITS = {"bfloat16": 8, "float16": 11, "float32": 24, "float64": 53}
+
+
+def is_float(dtype):
+    return np.dtype(dtype).name in DIGITS
+
+
 def uniform(shape, dtype, seed=0):
     """[-1, 1) on a grid that the dtype represents exactly; integers fill their whole range."""
     dtype, shape = np.dtype(dtype), np.broadcast_shapes(shape)
@@ -64,9 +77,9 @@ def uniform(shape, dtype, seed=0):
         return (z >> np.uint64(63)).astype(bool).reshape(shape)
     if dtype.kind in "iu":
         return (z >> np.uint64(64 - 8 * dtype.itemsize)).astype(f"u{dtype.itemsize}").view(dtype).reshape(shape)
-    digits = 24 if dtype == np.float32 else 53
+    digits = DIGITS[dtype.name]
     z = (z >> np.uint64(64 - digits)).astype(np.int64) - (1 << (digits - 1))
-    return np.ldexp(z.astype(dtype), 1 - digits).reshape(shape)
+    return np.ldexp(z.astype(np.float64), 1 - digits).astype(dtype).reshape(shape)
 
 
 def _powers(shape, dtype, seed):
@@ -135,7 +148,7 @@ class Op(NamedTuple):
     def cases(self, dtypes, shapes, values=("uniform",)):
         """(label, x) for everything this operation takes."""
         for dtype in dtypes:
-            for value in values if np.dtype(dtype).kind == "f" else ("uniform",):
+            for value in values if is_float(dtype) else ("uniform",):
                 for shape in shapes:
                     x = sample(value, dtype, shape, len(shape))
                     if self.takes(x):
@@ -146,17 +159,52 @@ def outputs(result):
     """Turn any result into a tuple of arrays, a Moments included."""
     if isinstance(result, fastnorm.Moments):
         m = result
-        return tuple(np.asarray(v) for v in (m.count, m.mean, m.var(), m.std(ddof=1), m.min, m.max))
+        higher = (m.skewness(), m.kurtosis()) if "order=4" in repr(m) else ()
+        return tuple(np.asarray(v) for v in (m.count, m.mean, m.var(), m.std(ddof=1), m.min, m.max, *higher))
     return tuple(np.asarray(v) for v in (result if isinstance(result, tuple) else (result,)))
 
 
+def result_dtype(x):
+    """The dtype that x is normalized in, in this machine's byte order."""
+    return x.dtype.newbyteorder("=") if is_float(x.dtype) else np.dtype(np.float64)
+
+
+def kept(x, axes):
+    """The shape of x over those axes."""
+    return tuple(x.shape[i] for i in sorted(np.lib.array_utils.normalize_axis_tuple(axes, x.ndim)))
+
+
 def affine(axes):
-    """Weight and bias over those axes of x, in the dtype that x is normalized in."""
+    """Weight and bias over those axes of x."""
 
     def make(x):
-        shape = tuple(x.shape[i] for i in sorted(np.lib.array_utils.normalize_axis_tuple(axes, x.ndim)))
-        dtype = x.dtype.newbyteorder("=") if x.dtype.kind == "f" else np.dtype(np.float64)
+        shape, dtype = kept(x, axes), result_dtype(x)
         return sample("positive", dtype, shape, 101), sample("uniform", dtype, shape, 102)
+
+    return make
+
+
+def mask(x):
+    """Which elements count: about half of them."""
+    return (sample("uniform", np.dtype(bool), x.shape, 103),)
+
+
+def weights(x):
+    """Weights of the first axis, a quarter of them 0."""
+    found = np.maximum(sample("uniform", np.dtype(np.float32), x.shape[:1], 104) + np.float32(0.5), np.float32(0))
+    return (found,)
+
+
+def residual(x):
+    return (sample("uniform", result_dtype(x), x.shape, 105), *affine(-1)(x))
+
+
+def gradient(axes, norm):
+    """What a backward pass takes beside x: dy, the saved statistics and the weight."""
+
+    def make(x):
+        saved = norm(x, axis=axes, return_stats=True)[1:]
+        return sample("uniform", result_dtype(x), x.shape, 106), *map(np.asarray, saved), affine(axes)(x)[0]
 
     return make
 
@@ -202,6 +250,83 @@ def _list_ops():
     yield Op("layer_norm", plain, 1, has_out=True)
     yield Op("layer_norm[trailing]", trailing, 2, affine((-2, -1)), has_out=True)
     yield Op("layer_norm[weight]", weight_only, 1, affine(-1), has_out=True)
+    yield from _list_masked_ops()
+    yield from _list_row_ops()
+
+
+def _list_masked_ops():
+    for label, axis, ndim in (("all", None, 0), ("0", 0, 1), ("-1", -1, 1)):
+
+        def mean_var(x, where, axis=axis):
+            return fastnorm.mean_var(x, axis, where=where)
+
+        def omit(x, axis=axis):
+            return fastnorm.mean_var(x, axis, ddof=1, nan_policy="omit")
+
+        def minmax(x, axis=axis):
+            return fastnorm.minmax(x, axis, nan_policy="omit")
+
+        def moments(x, axis=axis):
+            return fastnorm.moments(x, axis, order=4, minmax=True)
+
+        def standardize(x, axis=axis, out=None):
+            return fastnorm.standardize(x, axis, nan_policy="omit", out=out, return_stats=True)
+
+        yield Op(f"mean_var[where,{label}]", mean_var, ndim, mask)
+        yield Op(f"mean_var[omit,{label}]", omit, ndim)
+        yield Op(f"minmax[omit,{label}]", minmax, ndim, takes_empty=False)
+        yield Op(f"moments[order=4,{label}]", moments, ndim, takes_empty=False)
+        yield Op(f"standardize[omit,{label}]", standardize, ndim, has_out=True)
+
+    def weighted(x, w):
+        return fastnorm.mean_var(x, 0, weights=w)
+
+    def masked_norm(x, where, out=None):
+        return fastnorm.layer_norm(x, where=where, out=out, return_stats=True)
+
+    def masked_columns(x, where, out=None):
+        return fastnorm.layer_norm(x, axis=0, where=where, out=out)
+
+    yield Op("mean_var[weights]", weighted, 1, weights)
+    yield Op("layer_norm[where]", masked_norm, 1, mask, has_out=True)
+    yield Op("layer_norm[where,0]", masked_columns, 1, mask, has_out=True)
+
+
+def _list_row_ops():
+    for label, axis, ndim in (("0", 0, 1), ("-1", -1, 1), ("0,-1", (0, -1), 2)):
+
+        def rms(x, weight, _bias, axis=axis, out=None):
+            return fastnorm.rms_norm(x, None, weight, 1e-5, axis=axis, out=out, return_stats=True)
+
+        def scale(x, axis=axis, out=None):
+            return fastnorm.min_max_scale(x, axis, (-1, 2), out=out, return_stats=True)
+
+        def backward(x, dy, mean, rstd, weight, axis=axis, out=None):
+            return fastnorm.layer_norm_backward(dy, x, mean, rstd, weight, axis=axis, out=out)
+
+        def rms_backward(x, dy, rstd, weight, axis=axis, out=None):
+            return fastnorm.rms_norm_backward(dy, x, rstd, weight, axis=axis, out=out)
+
+        yield Op(f"rms_norm[{label}]", rms, ndim, affine(axis), has_out=True)
+        yield Op(f"min_max_scale[{label}]", scale, ndim, has_out=True)
+        yield Op(f"layer_norm_backward[{label}]", backward, ndim, gradient(axis, fastnorm.layer_norm), has_out=True)
+        yield Op(f"rms_norm_backward[{label}]", rms_backward, ndim, gradient(axis, fastnorm.rms_norm), has_out=True)
+
+    def add(x, z, weight, bias):
+        return fastnorm.add_layer_norm(x, z, None, weight, bias, return_stats=True)
+
+    def add_rms(x, z, weight, _bias):
+        return fastnorm.add_rms_norm(x, z, None, weight, return_stats=True)
+
+    def masked_backward(x, dy, mean, rstd, weight, where, out=None):
+        return fastnorm.layer_norm_backward(dy, x, mean, rstd, weight, axis=-1, where=where, out=out)
+
+    def masked_gradient(x):
+        return *gradient(-1, functools.partial(fastnorm.layer_norm, where=mask(x)[0]))(x), *mask(x)
+
+    yield Op("add_layer_norm", add, 1, residual)
+    yield Op("add_rms_norm", add_rms, 1, residual)
+    yield Op("layer_norm_backward[where]", masked_backward, 1, masked_gradient, has_out=True)
 
 
 OPS = list(_list_ops())

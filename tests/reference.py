@@ -17,8 +17,13 @@ import numpy as np
 NORM_EPS = {np.dtype(np.float32): 4, np.dtype(np.float64): 40}
 
 
+def norm_eps(dtype):
+    """NORM_EPS; for half precision that of float32, which it is computed in, and one rounding."""
+    return NORM_EPS.get(np.dtype(dtype), 4 * 2.0**-23 / eps_of(dtype) + 1)
+
+
 def eps_of(dtype):
-    return float(np.finfo(dtype).eps)
+    return 2.0**-7 if np.dtype(dtype).name == "bfloat16" else float(np.finfo(dtype).eps)
 
 
 @contextlib.contextmanager
@@ -39,7 +44,7 @@ def strict():
 
 def result_dtype(x, dtype=None):
     x = np.asarray(x)
-    return np.dtype(dtype or (x.dtype.newbyteorder("=") if x.dtype.kind == "f" else np.float64))
+    return np.dtype(dtype or (np.float64 if x.dtype.kind in "biu" else x.dtype.newbyteorder("=")))
 
 
 # ---- float64 twins
@@ -104,6 +109,25 @@ def standardize(x, axis=0, ddof=0, eps=0.0):
         delta, _ = centred(x, axis)
         y = np.where(delta == 0, 0, delta / np.sqrt(mean_var(x, axis, ddof, keepdims=True)[1] + eps))
         return y, mean, np.sqrt(var)
+
+
+def rms_norm(x, axis=-1, weight=None, eps=1e-5):
+    """Return y and rstd; weight has the shape of the normalized axes in x's order."""
+    axes = tuple(sorted(np.lib.array_utils.normalize_axis_tuple(axis, np.ndim(x))))
+    with silent():
+        x = np.asarray(x).astype(np.float64)
+        rstd = 1 / np.sqrt((x**2).mean(axes, keepdims=True) + eps)
+        y = np.where(x == 0, 0, x * rstd)
+        if weight is not None:
+            y = y * np.asarray(weight, np.float64).reshape([n if i in axes else 1 for i, n in enumerate(x.shape)])
+    return y, np.squeeze(rstd, axes)
+
+
+def min_max_scale(x, axis=0, feature_range=(0, 1)):
+    low, high = feature_range
+    x = np.asarray(x).astype(np.float64)
+    least, span = x.min(axis, keepdims=True), np.ptp(x, axis, keepdims=True)
+    return (x - least) / np.where(span == 0, 1, span) * (high - low) + low
 
 
 def count(x, axis=None):
@@ -203,5 +227,5 @@ def assert_normalized(y, x, twin, weight=None, bias=None):
         scale = 1.0 if weight is None else np.abs(np.asarray(weight, np.float64))
         offset = 0.0 if bias is None else np.abs(np.asarray(bias, np.float64))
         z = np.abs(twin) + offset
-        bound = (eps_of(dtype) * (NORM_EPS[dtype] + 2) + np.size(x) * 2.0**-52) * (scale + z)
+        bound = (eps_of(dtype) * (norm_eps(dtype) + 2) + np.size(x) * 2.0**-52) * (scale + z)
     assert_within(y, twin, bound)

@@ -20,7 +20,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import FLOATS, INTEGERS, ODD, OPS, SHAPES, SMALL, THREADS, VALUES, WAVE, digest, layouts, same, threshold
+from cases import (
+    FLOATS,
+    HALVES,
+    INTEGERS,
+    ODD,
+    OPS,
+    SHAPES,
+    SMALL,
+    THREADS,
+    VALUES,
+    WAVE,
+    digest,
+    layouts,
+    same,
+    threshold,
+)
 from memory import garbage, place, run_fresh
 
 import fastnorm
@@ -38,6 +53,8 @@ def case_digests(op):
     for label, x in [*op.cases(FLOATS, SHAPES + ODD), *op.cases(FLOATS[:1], WAVE)]:
         digests[label] = digest(op(x))
     for label, x in op.cases(FLOATS, [*SMALL, (4099, 3), (3, 4099)], AWKWARD):
+        digests[label] = digest(op(x))
+    for label, x in op.cases(HALVES, [*SMALL, (4099, 3), (3, 4099), (2, 32769)], ["uniform", "specials"]):
         digests[label] = digest(op(x))
     for label, x in op.cases(INTEGERS, [(67,), (70, 8), (2, 33, 4), (4099, 3)]):
         digests[label] = digest(op(x))
@@ -82,7 +99,7 @@ def test_any_instruction_set_and_thread_count_gives_the_same_bytes(op):
 @each_op
 @pytest.mark.usefixtures("stores")
 def test_any_address_gives_the_same_bytes(op):
-    for label, x in op.cases(FLOATS, [(67,), (70, 3), (9, 65), (3, 1030), (2, 33, 4)]):
+    for label, x in op.cases((*FLOATS, *HALVES), [(67,), (70, 3), (9, 65), (3, 1030), (2, 33, 4)]):
         want = op(x)
         for offset in range(64):
             out = {"out": place(garbage(x.shape, x.dtype), (5 * offset + 3) % 64)} if op.has_out else {}

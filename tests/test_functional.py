@@ -1,9 +1,9 @@
-"""layer_norm and standardize: the float64 twin's answers for any axes, parameters, layout and out=."""
+"""The forward norms: the float64 twins' answers for any axes, parameters, dtype, layout and out=."""
 
 import numpy as np
 import pytest
 import reference
-from cases import INTEGERS, SHAPES, SMALL, layouts, outputs, same, uniform
+from cases import FLOATS, HALVES, INTEGERS, SHAPES, SMALL, layouts, outputs, same, uniform
 from memory import garbage
 
 import fastnorm
@@ -224,3 +224,320 @@ def test_the_returned_statistics_undo_it(dtype):
     y, mean, std = fastnorm.standardize(x, return_stats=True)
     bound = reference.eps_of(dtype) * (4 * np.abs(x) + (reference.NORM_EPS[dtype] + 33) * np.abs(y * std))
     reference.assert_within(y * std + mean, x, bound)
+
+
+def test_nan_that_is_omitted_stays_and_spoils_nothing(dtype):
+    x = ramp((300, 7), dtype)
+    gone = uniform(x.shape, bool, 5) & (np.arange(300) > 1)[:, None]
+    holes = np.where(gone, dtype.type(np.nan), x)
+    for axis in (0, 1, None):
+        y, mean, std = fastnorm.standardize(holes, axis, nan_policy="omit", return_stats=True)
+        assert (np.isnan(y) == gone).all()
+        with reference.silent():
+            want_mean, want_std = (np.asarray(f(holes.astype(np.float64), axis)) for f in (np.nanmean, np.nanstd))
+            twin = holes.astype(np.float64) - np.expand_dims(want_mean, axis or 0 if axis is not None else ())
+            spread = np.expand_dims(want_std, axis or 0 if axis is not None else ())
+            twin = np.where(spread == 0, 0 * twin, twin / spread)
+        # The twin subtracts a mean of about 3: its own error is n eps of that in float64.
+        c = (reference.norm_eps(dtype) * reference.eps_of(dtype) + 300 * 2.0**-50) * 8
+        reference.assert_within(y, twin, c * np.maximum(np.abs(twin), 1))
+        np.testing.assert_allclose(mean, want_mean, rtol=4 * reference.eps_of(dtype) + 300 * 2.0**-52)
+        np.testing.assert_allclose(std, want_std, rtol=40 * reference.eps_of(dtype) + 300 * 2.0**-50, atol=1e-14)
+    whole = fastnorm.standardize(x, nan_policy="omit")
+    np.testing.assert_allclose(whole, fastnorm.standardize(x), rtol=0, atol=16 * reference.eps_of(dtype))
+    for call in (fastnorm.standardize, fastnorm.min_max_scale):
+        before = holes.tobytes()
+        with pytest.raises(ValueError, match="NaN"):
+            call(holes, nan_policy="raise", out=holes)
+        assert holes.tobytes() == before
+        assert same((call(x, nan_policy="raise"),), (call(x),))
+        with pytest.raises(ValueError, match="nan_policy"):
+            call(x, nan_policy="ignore")
+
+
+# ---- where
+
+
+@pytest.mark.parametrize("shape", [(1,), (67,), (5, 1), (70, 8), (9, 65), (3, 1030), (2, 40001), (3, 5, 7)], ids=str)
+def test_what_does_not_count_has_no_part(shape, dtype):
+    x = ramp(shape, dtype)
+    where = uniform(shape, bool, 9)
+    weight, bias = ramp(shape[-1], dtype, 1), uniform(shape[-1], dtype, 2)
+    for filler in (np.nan, np.inf, 0, 1e30):
+        filled = np.where(where, x, dtype.type(filler))
+        for axis in range(x.ndim):
+            affine = (weight, bias) if axis == x.ndim - 1 else (None, None)
+            with reference.strict():
+                y, mean, rstd = fastnorm.layer_norm(filled, None, *affine, axis=axis, where=where, return_stats=True)
+            assert not y[~where].any()
+            for index in np.ndindex(mean.shape):
+                line = (*index[:axis], slice(None), *index[axis:])
+                counted = where[line]
+                if not counted.any():
+                    assert np.isnan(mean[index])
+                    assert np.isnan(rstd[index])
+                    continue
+                picked = [None if p is None else p[counted] for p in affine]
+                want, want_mean, want_rstd = reference.layer_norm(x[line][counted], -1, *picked)
+                reference.assert_normalized(y[line][counted], x[line][counted], want, *picked)
+                slack = 33 * reference.eps_of(dtype) + shape[axis] * 2.0**-50
+                assert abs(mean[index] - want_mean) <= slack * (abs(want_mean) + 1 / want_rstd)
+                assert abs(rstd[index] - want_rstd) <= slack * want_rstd
+
+
+def test_a_padded_batch_normalizes_like_the_unpadded_one(dtype):
+    lengths, width = (5, 1, 8, 3), 6
+    where = np.arange(8)[:, None] < np.asarray(lengths)[:, None, None]
+    batch = np.full((4, 8, width), np.nan, dtype)
+    for i, n in enumerate(lengths):
+        batch[i, :n] = ramp((n, width), dtype, i)
+    y = fastnorm.layer_norm(batch, axis=(1, 2), where=where)
+    for i, n in enumerate(lengths):
+        # Both are within NORM_EPS of exact, at |z| < 4.
+        bound = 8 * reference.NORM_EPS[dtype] * reference.eps_of(dtype)
+        np.testing.assert_allclose(y[i, :n], fastnorm.layer_norm(batch[i, :n], (n, width)), rtol=0, atol=bound)
+        assert not y[i, n:].any()
+
+
+def test_a_mask_of_any_layout_is_the_same_mask(dtype):
+    x = ramp((30, 40), dtype)
+    row = uniform(40, bool, 3)
+    want = fastnorm.layer_norm(x, where=np.broadcast_to(row, x.shape).copy())
+    wide = np.zeros((30, 80), bool)
+    wide[:, ::2] = row
+    for where in (row, row.tolist(), row[None], np.asfortranarray(np.broadcast_to(row, x.shape)), wide[:, ::2]):
+        np.testing.assert_array_equal(fastnorm.layer_norm(x, where=where), want)
+    place = x.copy()
+    assert fastnorm.layer_norm(place, where=row, out=place) is place
+    np.testing.assert_array_equal(place, want)
+    everything = fastnorm.layer_norm(x, where=True)
+    np.testing.assert_allclose(everything, fastnorm.layer_norm(x), rtol=0, atol=16 * reference.eps_of(dtype))
+    for where, error in ((row.astype(int), TypeError), (row[:7], ValueError), ("yes", TypeError)):
+        with pytest.raises(error, match="where"):
+            fastnorm.layer_norm(x, where=where)
+
+
+# ---- rms_norm
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_rms_norm_is_the_twins(shape, dtype):
+    x = ramp(shape, dtype)
+    slack = (1 if dtype == np.float32 else 33) * reference.eps_of(dtype) + x.size * 2.0**-52
+    for axis in (*range(x.ndim), *([(0, -1)] if x.ndim > 1 else [])):
+        sizes = [x.shape[i] for i in sorted(np.lib.array_utils.normalize_axis_tuple(axis, x.ndim))]
+        weight = ramp(sizes, dtype, 1)
+        for w in (None, weight):
+            y, rstd = fastnorm.rms_norm(x, None, w, 1e-5, axis=axis, return_stats=True)
+            want_y, want_rstd = reference.rms_norm(x, axis, w)
+            reference.assert_layout(rstd, want_rstd.shape, dtype)
+            reference.assert_within(rstd, want_rstd, slack * want_rstd)
+            placed = (
+                None
+                if w is None
+                else w.reshape(
+                    [
+                        n if i in np.lib.array_utils.normalize_axis_tuple(axis, x.ndim) else 1
+                        for i, n in enumerate(x.shape)
+                    ]
+                )
+            )
+            reference.assert_normalized(y, x, want_y, placed)
+
+
+def test_rms_norm_of_extreme_rows(dtype):
+    info = np.finfo(dtype)
+    rows = [info.max * 0.5, info.max, 1e30, 1e-30, info.tiny, info.smallest_subnormal * 8, 1.0]
+    x = np.asarray(rows, dtype)[:, None] * uniform((len(rows), 300), dtype, 2)
+    with reference.strict():
+        y = fastnorm.rms_norm(x, eps=0.0)
+        tall = fastnorm.rms_norm(x.T.copy(), axis=0, eps=0.0)
+    scaled = np.frexp(np.abs(x).max(1))[1][:, None]
+    want = reference.rms_norm(np.ldexp(x.astype(np.float64), -scaled), eps=0)[0]
+    reference.assert_normalized(y, x, want)
+    reference.assert_normalized(tall.T, x, want)
+    for eps in (0.0, 1e-5):
+        assert not fastnorm.rms_norm(np.zeros((3, 70), dtype), eps=eps).any()
+    bad = uniform((4, 70), dtype)
+    want = fastnorm.rms_norm(bad)
+    bad[1, 5], bad[2, 6] = np.nan, np.inf
+    y = fastnorm.rms_norm(bad)
+    assert np.isnan(y[1:3]).all()
+    assert y[::3].tobytes() == want[::3].tobytes()
+
+
+def test_the_default_eps_is_that_of_the_compute_type():
+    x = np.full((2, 5), 1e-4)
+    for given, compute in ((np.float64, np.float64), (np.float32, np.float32), (np.float16, np.float32)):
+        eps = float(np.finfo(compute).eps)
+        small = x.astype(given)
+        assert same((fastnorm.rms_norm(small),), (fastnorm.rms_norm(small, eps=eps),))
+
+
+# ---- norms of a sum
+
+
+NORMS_OF_A_SUM = [(fastnorm.add_layer_norm, fastnorm.layer_norm), (fastnorm.add_rms_norm, fastnorm.rms_norm)]
+each_sum = pytest.mark.parametrize(("add", "norm"), NORMS_OF_A_SUM, ids=["add_layer_norm", "add_rms_norm"])
+
+
+@each_sum
+@pytest.mark.parametrize("dtype", [*FLOATS, *HALVES], ids=str)
+@pytest.mark.usefixtures("stores")
+def test_a_residual_is_added_first(add, norm, dtype):
+    for shape in [*SMALL, (300, 8), (16, 768), (3, 40001), (0, 5)]:
+        x, z = uniform(shape, dtype, 1), uniform(shape, dtype, 2)
+        parameters = [uniform(shape[-1], dtype, i) for i in ((3, 4) if norm is fastnorm.layer_norm else (3,))]
+        total = x + z
+        want = norm(total, None, *parameters, return_stats=True)
+        y, s, *stats = add(x, z, None, *parameters, return_stats=True)
+        assert same((s, y, *map(np.asarray, stats)), (total, *map(np.asarray, want)))
+        assert same(add(x, z, None, *parameters), (y, s))
+        for order in (0, 1):  # both results over the inputs, either way round
+            pair = x.copy(), z.copy()
+            out = pair if order == 0 else pair[::-1]
+            got = add(*pair, None, *parameters, out=out)
+            assert got[0] is out[0]
+            assert got[1] is out[1]
+            assert same(got, (y, s))
+        gaps = garbage((*shape, 4), dtype)
+        add(x, z, None, *parameters, out=(gaps[..., 0], gaps[..., 2]))
+        assert same((gaps[..., 0], gaps[..., 2]), (y, s))
+        for _label, a in layouts(x) if dtype in FLOATS else ():
+            got = add(a, z, None, *parameters)
+            np.testing.assert_array_equal(got[1], total)
+            np.testing.assert_allclose(got[0], y, rtol=0, atol=64 * reference.eps_of(dtype))
+
+
+@each_sum
+def test_a_residual_that_does_not_fit_is_refused(add, norm):
+    x = uniform((6, 5), np.float32)
+    del norm
+    for residual, error in (
+        (x[:, :4], ValueError),
+        (x[:1], ValueError),
+        (x.astype(np.float64), TypeError),
+        (x.astype(complex), TypeError),
+        (None, TypeError),
+    ):
+        with pytest.raises(error, match="residual"):
+            add(x, residual)
+    y, s = garbage(x.shape, x.dtype), garbage(x.shape, x.dtype)
+    before = y.tobytes()
+    refused = {
+        ValueError: [(y, y), (y, s.T), (y, s.astype(np.float64)), (y[:5], s)],
+        TypeError: [y, (y,), (y, None)],
+    }
+    for error, out in ((error, out) for error, outs in refused.items() for out in outs):
+        with pytest.raises(error, match="out"):
+            add(x, x, out=out)
+    space = uniform((13, 5), np.float32)
+    with pytest.raises(ValueError, match="residual"):
+        add(x, space[1:7], out=(space[:6], s))
+    assert y.tobytes() == s.tobytes() == before
+
+
+# ---- min_max_scale
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_min_max_scale_is_the_twins(shape, dtype):
+    x = ramp(shape, dtype)
+    for axis in (*range(x.ndim), None):
+        for low, high in ((0, 1), (-1, 1), (-3.5, 0.25), (100, 101)):
+            with reference.strict():
+                y, least, most = fastnorm.min_max_scale(x, axis, (low, high), return_stats=True)
+            reference.assert_layout(y, x.shape, dtype)
+            # x - min, the scale (rounded up once or twice), their product and the sum: 4 eps of the range, and the
+            # rounding of the result.
+            bound = reference.eps_of(dtype) * (4 * (high - low) + abs(low) + abs(high))
+            reference.assert_within(y, reference.min_max_scale(x, axis, (low, high)), bound)
+            np.testing.assert_array_equal(least, x.min(axis))
+            np.testing.assert_array_equal(most, x.max(axis))
+            assert y.min() >= low
+            assert y.max() <= high
+            if reference.count(x, axis) > 1 and (low, high) in ((0, 1), (-1, 1)):
+                assert (y.min(axis)[x.min(axis) < x.max(axis)] == low).all()
+                assert (y.max(axis)[x.min(axis) < x.max(axis)] == high).all()
+
+
+def test_constants_become_the_low_end_and_bad_columns_only_spoil_themselves(dtype):
+    for shape in ((1, 3), (2, 3), (70, 3), (4097, 2), (40, 600)):
+        x = np.full(shape, 14.62, dtype)
+        with reference.strict():
+            assert not fastnorm.min_max_scale(x).any()
+            assert (fastnorm.min_max_scale(x, None, (-2, 3)) == -2).all()
+    x = ramp((70, 5), dtype)
+    want = fastnorm.min_max_scale(x)
+    x[3, 1], x[4, 2] = np.nan, -np.inf
+    with reference.strict():
+        y, least, most = fastnorm.min_max_scale(x, return_stats=True)
+    assert np.isnan(y[:, 1:3]).all()
+    assert np.isnan(least[1])
+    assert (least[2], most[2]) == (-np.inf, x[:, 2].max())
+    assert y[:, [0, 3, 4]].tobytes() == want[:, [0, 3, 4]].tobytes()
+    omitted = fastnorm.min_max_scale(x, nan_policy="omit")
+    assert (np.isnan(omitted[:, 1]) == np.isnan(x[:, 1])).all()
+    assert np.nanmax(omitted[:, 1]) == 1
+
+
+def test_a_range_near_the_ends_of_the_type(dtype):
+    info = np.finfo(dtype)
+    for ends in ((-info.max, info.max), (0, info.smallest_subnormal * 16), (info.max / 2, info.max), (0, info.tiny)):
+        x = np.linspace(0, 1, 5)[:, None].astype(dtype)
+        x = (x * dtype.type(ends[1] / 2) + (1 - x) * dtype.type(ends[0] / 2)) * 2
+        with reference.strict():
+            y = fastnorm.min_max_scale(x)
+        np.testing.assert_allclose(y[:, 0], np.linspace(0, 1, 5), atol=4 * reference.eps_of(dtype))
+
+
+def test_a_feature_range_must_ascend():
+    x = uniform((6, 5), np.float32)
+    for bad, error in (((1, 0), ValueError), ((1, 1), ValueError), ((0, np.inf), ValueError), ((0, np.nan), ValueError),
+                       ((0,), TypeError), (1, TypeError), ((0, "1"), TypeError)):  # fmt: skip
+        with pytest.raises(error, match="feature_range"):
+            fastnorm.min_max_scale(x, feature_range=bad)
+
+
+# ---- half precision
+
+
+@pytest.mark.parametrize("half", HALVES, ids=str)
+@pytest.mark.usefixtures("isa", "stores")
+def test_half_precision_is_float32_rounded_once(half):
+    for shape in [*SMALL, (300, 8), (16, 768), (2, 4097), (3, 40001), (4099, 3)]:
+        x = uniform(shape, half, 1)
+        wide = x.astype(np.float32)
+        weight, bias = uniform(shape[-1], half, 2), uniform(shape[-1], half, 3)
+        single = weight.astype(np.float32), bias.astype(np.float32)
+        for call in (
+            lambda v, w, b: fastnorm.layer_norm(v, None, w, b, return_stats=True),
+            lambda v, w, _b: fastnorm.rms_norm(v, None, w, 1e-5, return_stats=True),
+            lambda v, _w, _b: fastnorm.layer_norm(v, axis=0, return_stats=True),
+            lambda v, _w, _b: fastnorm.standardize(v, return_stats=True),
+            lambda v, _w, _b: fastnorm.min_max_scale(v),
+        ):
+            y, *stats = outputs(call(x, weight, bias))
+            want, *want_stats = outputs(call(wide, *single))
+            assert same((y, *stats), (want.astype(half), *want_stats))
+            assert same(outputs(call(x, *single)), (y, *stats))  # parameters in float32: the same values
+
+
+@pytest.mark.parametrize("half", HALVES, ids=str)
+def test_parameters_may_be_wider_or_narrower(half):
+    for dtype in FLOATS:
+        x = ramp((9, 33), dtype)
+        weight = uniform(33, half, 1)
+        want = fastnorm.layer_norm(x, weight=weight.astype(dtype), bias=weight.astype(dtype))
+        assert same((fastnorm.layer_norm(x, weight=weight, bias=weight),), (want,))
+
+
+def test_large_halves_do_not_overflow():
+    x = np.asarray([[40000.0, -40000.0, 60000.0, 65504.0]], np.float16)
+    with reference.strict():
+        y, mean, rstd = fastnorm.layer_norm(x, return_stats=True)
+        assert fastnorm.var(x) == np.inf  # it does not fit; NumPy says so, too
+        assert fastnorm.std(x) == np.float16(np.std(x.astype(np.float64)))
+    np.testing.assert_allclose(y, reference.layer_norm(x)[0], atol=2.0**-10)
+    assert mean.dtype == rstd.dtype == np.float32
+    np.testing.assert_allclose(mean, [31376], rtol=2.0**-24)

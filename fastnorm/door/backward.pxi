@@ -68,31 +68,6 @@ cdef int run_backward(fn_job *job) except -1 nogil:
     return 0
 
 
-cdef bint mark_normalized(cnp.ndarray x, object normalized_shape, object weight, object axis, char *reduced) noexcept:
-    """Mark the axes that a norm reduces. False for anything but ints and tuples that match x."""
-    cdef int a, ndim = cnp.PyArray_NDIM(x), trailing = 1
-    if axis is not None:
-        return normalized_shape is None and axis != () and mark_axes(axis, ndim, reduced)
-    if type(normalized_shape) is int:
-        normalized_shape = (normalized_shape,)
-    if type(normalized_shape) is tuple:
-        trailing = <int>len(<tuple>normalized_shape)
-    elif normalized_shape is not None:
-        return False
-    elif cnp.PyArray_CheckExact(weight):
-        trailing = cnp.PyArray_NDIM(weight)
-    if not 1 <= trailing <= ndim:
-        return False
-    for a in range(ndim):
-        reduced[a] = a >= ndim - trailing
-    if normalized_shape is not None:
-        for a in range(trailing):
-            size = (<tuple>normalized_shape)[a]
-            if type(size) is not int or size != cnp.PyArray_DIM(x, ndim - trailing + a):
-                return False
-    return True
-
-
 cdef bint statistic(object value, cnp.ndarray x, const char *reduced, int typenum, void **data) noexcept:
     """Where saved statistics are. False unless contiguous, of the right type and of the shape of the kept axes."""
     cdef int a, at = 0
@@ -118,9 +93,11 @@ cdef cnp.ndarray new_parameter(cnp.ndarray x, const char *reduced, int typenum):
     return new_kept(x, kept, False, typenum)
 
 
-cdef bint may_receive(cnp.ndarray y, cnp.ndarray x) noexcept:
-    """Whether the gradient may be written to y while x is read: it is x itself, or apart."""
-    return same_place(x, y) or apart(x, y)
+cdef bint all_apart(cnp.ndarray y, tuple inputs) noexcept:
+    for value in inputs:
+        if value is not None and not apart(value, y):
+            return False
+    return True
 
 
 cdef object backward(object dy, object x, object mean, object rstd, object weight, object normalized_shape, object axis,
@@ -141,6 +118,12 @@ cdef object backward(object dy, object x, object mean, object rstd, object weigh
     if storage < 0 or storage_type(dy) < 0 or compute_type(storage) != compute_type(storage_type(dy)):
         return None
     typenum = type_number(compute_type(storage))
+    job.parameter_dtype = result_storage(storage)
+    if dtype is not None:
+        job.parameter_dtype = float_storage((<cnp.dtype>dtype).type_num)
+    elif cnp.PyArray_CheckExact(weight):
+        job.parameter_dtype = storage_type(weight)
+    weight = as_parameter(weight, typenum)
     if not parameter(weight, x, reduced, typenum, &job.weight):
         return None
     if norm == FN_LAYER and not statistic(mean, x, reduced, typenum, &job.mean):
@@ -154,22 +137,12 @@ cdef object backward(object dy, object x, object mean, object rstd, object weigh
     if out is None:
         dx = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), written, 0)
     else:
-        if not cnp.PyArray_CheckExact(out) or cnp.PyArray_TYPE(out) != written or not same_shape(out, x):
+        if not is_result(out, x, written):
             return None
         dx = out
-        if not cnp.PyArray_ISNOTSWAPPED(dx) or not cnp.PyArray_ISWRITEABLE(dx):
-            return None
         in_place = same_place(x, dx) or same_place(dy, dx)
-        if dtype is None:
-            if not cnp.PyArray_IS_C_CONTIGUOUS(dx) or not may_receive(dx, x) or not may_receive(dx, dy):
-                return None
-            for read in (mean, rstd, weight, where):
-                if read is not None and not apart(read, dx):
-                    return None
-    if dtype is not None:
-        job.parameter_dtype = float_storage((<cnp.dtype>dtype).type_num)
-    else:
-        job.parameter_dtype = result_storage(storage) if weight is None else compute_type(storage)
+        if dtype is None and not (may_write(dx, (x, dy)) and all_apart(dx, (mean, rstd, weight, where))):
+            return None
     if weight is not None:
         dweight = new_parameter(x, reduced, type_number(job.parameter_dtype))
         job.dweight = cnp.PyArray_DATA(dweight)

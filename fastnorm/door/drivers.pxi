@@ -105,6 +105,12 @@ cdef int share_moments(const fn_job *job, crew *team) except -1 nogil:
     return 0
 
 
+cdef void share_chunks(const fn_kernel *kernels, const fn_job *job, crew *team) noexcept nogil:
+    """Run a kernel whose units are chunks of rows, or of the rows of columns."""
+    cdef int64_t chunk = job.chunk if job.columns else FN_CHUNK
+    share(kernels[job.dtype], job, 0, job.outer * parts(job.n, chunk), chunk * job.inner.size, team)
+
+
 cdef int share_norm(fn_job *job, crew *team) except -1 nogil:
     """Normalize: in one visit where rows or columns fit a cache, else statistics first."""
     cdef int64_t cols = job.inner.size, kept = job.outer * cols, strip
@@ -119,6 +125,8 @@ cdef int share_norm(fn_job *job, crew *team) except -1 nogil:
         job.strip = strip
         share(table.norm_columns[job.dtype], job, 0, job.outer * parts(cols, strip), strip * job.n, team)
     else:
+        if job.source == FN_S:
+            share_chunks(table.residual_columns if job.columns else table.residual_rows, job, team)
         job.state = <double *>malloc(FN_PLANES * kept * sizeof(double))
         if job.state == NULL:
             with gil:
@@ -127,11 +135,7 @@ cdef int share_norm(fn_job *job, crew *team) except -1 nogil:
         try:
             share_moments(job, team)
             share(table.norm_careful_only[job.dtype], job, 0, kept, 1, team)
-            if job.columns:
-                share(table.apply_columns[job.dtype], job, 0, job.outer * parts(job.n, job.chunk), job.chunk * cols,
-                      team)
-            else:
-                share(table.apply_rows[job.dtype], job, 0, job.outer * parts(job.n, FN_CHUNK), FN_CHUNK, team)
+            share_chunks(table.apply_columns if job.columns else table.apply_rows, job, team)
         finally:
             free(job.state)
     return 0

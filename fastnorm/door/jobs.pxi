@@ -107,6 +107,7 @@ cdef void begin(fn_job *job) noexcept:
     job.least = job.most = 0
     job.finish = FN_VARIANCE
     job.norm = FN_LAYER
+    job.source = FN_X
     job.order = 2
     job.extrema = job.omit = job.resume = job.stream = job.quiet = 0
 

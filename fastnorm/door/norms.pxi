@@ -64,47 +64,137 @@ cdef bint parameter(object value, cnp.ndarray x, const char *reduced, int typenu
     return at == cnp.PyArray_NDIM(value)
 
 
-cdef object normalize(cnp.ndarray x, const char *reduced, object weight, object bias, object eps, object ddof, int kind,
-                      object out, bint return_stats, bint checked):
-    """y, or (y, mean, spread); None for anything unusual. `checked`: out was found to share no element with x."""
+cdef object as_parameter(object value, int typenum):
+    """A half-precision weight or bias in float, as the kernels take it; anything else as it is."""
+    cdef int storage
+    if not cnp.PyArray_CheckExact(value) or typenum != cnp.NPY_FLOAT32:
+        return value
+    storage = storage_type(value)
+    return cnp.PyArray_Cast(value, typenum) if storage == FN_F16 or storage == FN_BF16 else value
+
+
+cdef bint mark_normalized(cnp.ndarray x, object normalized_shape, object weight, object axis, char *reduced):
+    """Mark the axes that a norm reduces: `axis`, or as many trailing ones as the normalized shape has."""
+    cdef int a, ndim = cnp.PyArray_NDIM(x), trailing = 1
+    if axis is not None:
+        return normalized_shape is None and axis != () and mark_axes(axis, ndim, reduced)
+    if type(normalized_shape) is tuple:
+        trailing = <int>len(<tuple>normalized_shape)
+    elif normalized_shape is None and cnp.PyArray_CheckExact(weight):
+        trailing = cnp.PyArray_NDIM(weight)
+    elif normalized_shape is not None and type(normalized_shape) is not int:
+        return False
+    if not 1 <= trailing <= ndim:
+        return False
+    for a in range(ndim):
+        reduced[a] = a >= ndim - trailing
+    if type(normalized_shape) is int and normalized_shape != cnp.PyArray_DIM(x, ndim - 1):
+        return False
+    if type(normalized_shape) is tuple:
+        for a in range(trailing):
+            size = (<tuple>normalized_shape)[a]
+            if type(size) is not int or size != cnp.PyArray_DIM(x, ndim - trailing + a):
+                return False
+    return True
+
+
+cdef bint is_result(object value, cnp.ndarray x, int typenum) noexcept:
+    """Whether a result of x can be written there: an array of its shape, writeable, in this machine's byte order."""
+    return (
+        cnp.PyArray_CheckExact(value)
+        and cnp.PyArray_TYPE(value) == typenum
+        and same_shape(value, x)
+        and cnp.PyArray_ISNOTSWAPPED(value)
+        and cnp.PyArray_ISWRITEABLE(value)
+    )
+
+
+cdef bint may_write(cnp.ndarray y, tuple inputs) noexcept:
+    """Whether y is one of the inputs, or apart from each, and its elements from each other."""
+    if not cnp.PyArray_IS_C_CONTIGUOUS(y):
+        return False
+    for value in inputs:
+        if value is not None and not apart(value, y) and not (same_shape(value, y) and same_place(value, y)):
+            return False
+    return True
+
+
+cdef struct request:
+    # What is asked of a norm beside its arrays.
+    int norm, finish
+    bint omit, return_stats, checked
+
+
+cdef object normalize(cnp.ndarray x, object residual, object where, const char *reduced, object weight, object bias,
+                      object eps, object ddof, object least, object most, object out, request ask):
+    """y, or (y, s) with a residual; with `return_stats` the statistics after these. None for anything unusual.
+
+    `checked`: `out` was found to share no element with an input that it is not.
+    """
     cdef fn_job job
-    cdef cnp.ndarray y, mean = None, spread = None
-    cdef int dtype = storage_type(x), typenum = cnp.NPY_FLOAT32 if dtype == FN_F32 else cnp.NPY_FLOAT64
+    cdef cnp.ndarray y, s = None, mean = None, spread = None
+    cdef int storage = storage_type(x), parameters = type_number(compute_type(storage)), typenum, saved
     cdef bint in_place = False
     begin(&job)
-    if dtype < 0 or not parameter(weight, x, reduced, typenum, &job.weight):
+    if storage < 0:
         return None
-    if not parameter(bias, x, reduced, typenum, &job.bias):
+    typenum = type_number(result_storage(storage))
+    weight, bias = as_parameter(weight, parameters), as_parameter(bias, parameters)
+    if not parameter(weight, x, reduced, parameters, &job.weight) or not parameter(bias, x, reduced, parameters, &job.bias):
         return None
     if not number(eps, &job.eps) or not number(ddof, &job.ddof) or job.eps < 0:
         return None
+    if not number(least, &job.least) or not number(most, &job.most):
+        return None
+    if where is not None:
+        if not cnp.PyArray_CheckExact(where) or cnp.PyArray_TYPE(where) != cnp.NPY_BOOL or not same_shape(where, x):
+            return None
+    if residual is not None:
+        if not cnp.PyArray_CheckExact(residual) or not same_shape(residual, x):
+            return None
+        if storage_type(residual) < 0 or result_storage(storage_type(residual)) != result_storage(storage):
+            return None
     if out is None:
         y = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), typenum, 0)
+        if residual is not None:
+            s = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), typenum, 0)
     else:
-        if not cnp.PyArray_CheckExact(out) or cnp.PyArray_TYPE(out) != typenum or not same_shape(out, x):
+        if residual is None:
+            out = (out, None)
+        if type(out) is not tuple or len(<tuple>out) != 2 or not is_result((<tuple>out)[0], x, typenum):
             return None
-        y = out
-        if not cnp.PyArray_ISNOTSWAPPED(y) or not cnp.PyArray_ISWRITEABLE(y):
-            return None
+        y = (<tuple>out)[0]
         in_place = same_place(x, y)
-        if not checked:
-            if not in_place and not apart(x, y):
+        if residual is not None:
+            if not is_result((<tuple>out)[1], x, typenum):
                 return None
-            if not cnp.PyArray_IS_C_CONTIGUOUS(y):  # its elements might overlap each other
+            s = (<tuple>out)[1]
+            in_place = in_place or same_place(residual, y) or same_place(x, s) or same_place(residual, s)
+        if not ask.checked:
+            if not may_write(y, (x, residual)) or not may_write(y, (weight, bias, where)):
                 return None
-            if (weight is not None and not apart(weight, y)) or (bias is not None and not apart(bias, y)):
+            if s is not None and not (apart(y, s) and may_write(s, (x, residual)) and may_write(s, (weight, bias))):
                 return None
-    job.finish = kind
-    if return_stats:
-        mean = new_kept(x, reduced, False, typenum)
-        spread = new_kept(x, reduced, False, typenum)
-        job.mean = cnp.PyArray_DATA(mean)
+    job.norm = ask.norm
+    job.finish = ask.finish
+    job.omit = job.quiet = ask.omit  # NaN that is left alone comes out as the canonical one
+    job.extrema = ask.norm == FN_RANGE
+    fill_job(&job, reduced, x, y, residual, where, None, s)
+    if s is not None:
+        job.source = FN_S
+    if ask.return_stats:
+        if ask.norm == FN_RANGE:
+            job.out_dtype = result_storage(storage)
+        saved = type_number(job.out_dtype)
+        spread = new_kept(x, reduced, False, saved)
         job.spread = cnp.PyArray_DATA(spread)
-    fill_job(&job, reduced, x, y)
+        if ask.norm != FN_RMS:
+            mean = new_kept(x, reduced, False, saved)
+            job.mean = cnp.PyArray_DATA(mean)
     if cnp.PyArray_SIZE(x) == 0:
-        if return_stats:
-            mean.fill(float("nan"))
-            spread.fill(float("nan"))
+        for value in (mean, spread):
+            if value is not None:
+                (<object>value).fill(float("nan"))
     else:
         job.stream = not in_place and cnp.PyArray_NBYTES(y) >= stream_threshold
         if cnp.PyArray_SIZE(x) < min(GIL_THRESHOLD, work_threshold):  # sooner done than the GIL is handed over
@@ -112,43 +202,46 @@ cdef object normalize(cnp.ndarray x, const char *reduced, object weight, object 
         else:
             with nogil:
                 run_norm(&job)
-    return (y, unwrap(mean), unwrap(spread)) if return_stats else y
+    if not ask.return_stats:
+        return y if s is None else (y, s)
+    if ask.norm == FN_RMS:
+        return (y, unwrap(spread)) if s is None else (y, s, unwrap(spread))
+    return (y, unwrap(mean), unwrap(spread)) if s is None else (y, s, unwrap(mean), unwrap(spread))
 
 
-def layer_norm(x, normalized_shape, weight, bias, eps, axis, out, bint return_stats, bint checked=False):
-    """As `functional.layer_norm`, or None."""
+def layer_norm(x, residual, normalized_shape, weight, bias, eps, axis, where, out, bint return_stats, bint checked=False):
+    """As `functional.layer_norm`, with a residual as `functional.add_layer_norm`, or None."""
     cdef char reduced[FN_MAX_AXES]
-    cdef int a, ndim, trailing = 1
-    if not cnp.PyArray_CheckExact(x):
+    if not cnp.PyArray_CheckExact(x) or not mark_normalized(x, normalized_shape, weight, axis, reduced):
         return None
-    ndim = cnp.PyArray_NDIM(x)
-    if axis is not None:
-        if normalized_shape is not None or axis == () or not mark_axes(axis, ndim, reduced):
-            return None
-    else:
-        if type(normalized_shape) is tuple:
-            trailing = <int>len(<tuple>normalized_shape)
-        elif normalized_shape is None and cnp.PyArray_CheckExact(weight):
-            trailing = cnp.PyArray_NDIM(weight)
-        elif normalized_shape is not None and type(normalized_shape) is not int:
-            return None
-        if not 1 <= trailing <= ndim:
-            return None
-        for a in range(ndim):
-            reduced[a] = a >= ndim - trailing
-        if type(normalized_shape) is int and normalized_shape != cnp.PyArray_DIM(x, ndim - 1):
-            return None
-        if type(normalized_shape) is tuple:
-            for a in range(trailing):
-                size = (<tuple>normalized_shape)[a]
-                if type(size) is not int or size != cnp.PyArray_DIM(x, ndim - trailing + a):
-                    return None
-    return normalize(x, reduced, weight, bias, eps, 0, FN_RECIPROCAL, out, return_stats, checked)
+    return normalize(x, residual, where, reduced, weight, bias, eps, 0, 0, 0, out,
+                     request(FN_LAYER, FN_RECIPROCAL, False, return_stats, checked))
 
 
-def standardize(x, axis, ddof, eps, out, bint return_stats, bint checked=False):
+def rms_norm(x, residual, normalized_shape, weight, eps, axis, out, bint return_stats, bint checked=False):
+    """As `functional.rms_norm`, with a residual as `functional.add_rms_norm`, or None."""
+    cdef char reduced[FN_MAX_AXES]
+    if not cnp.PyArray_CheckExact(x) or not mark_normalized(x, normalized_shape, weight, axis, reduced):
+        return None
+    if eps is None:
+        eps = FLT_EPSILON if compute_type(storage_type(x)) == FN_F32 else DBL_EPSILON
+    return normalize(x, residual, None, reduced, weight, None, eps, 0, 0, 0, out,
+                     request(FN_RMS, FN_RECIPROCAL, False, return_stats, checked))
+
+
+def standardize(x, axis, ddof, eps, bint omit, out, bint return_stats, bint checked=False):
     """As `functional.standardize`, or None."""
     cdef char reduced[FN_MAX_AXES]
     if not cnp.PyArray_CheckExact(x) or not mark_axes(axis, cnp.PyArray_NDIM(x), reduced):
         return None
-    return normalize(x, reduced, None, None, eps, ddof, FN_DEVIATION, out, return_stats, checked)
+    return normalize(x, None, None, reduced, None, None, eps, ddof, 0, 0, out,
+                     request(FN_LAYER, FN_DEVIATION, omit, return_stats, checked))
+
+
+def min_max_scale(x, axis, least, most, bint omit, out, bint return_stats, bint checked=False):
+    """As `functional.min_max_scale`, or None."""
+    cdef char reduced[FN_MAX_AXES]
+    if not cnp.PyArray_CheckExact(x) or not mark_axes(axis, cnp.PyArray_NDIM(x), reduced):
+        return None
+    return normalize(x, None, None, reduced, None, None, 0, 0, least, most, out,
+                     request(FN_RANGE, FN_DEVIATION, omit, return_stats, checked))

@@ -1,7 +1,25 @@
 """Doors of the statistics."""
 
-def mean_var(x, axis, ddof, bint keepdims, dtype, bint want_mean, bint want_spread, bint root):
-    """(mean, var or std); an element that is not wanted is None. `dtype`: None, float32 or float64 as np.dtype."""
+cdef bint alongside(object value, cnp.ndarray x) noexcept:
+    """Whether a mask or weights are None or an exact array of the shape of x."""
+    return value is None or (cnp.PyArray_CheckExact(value) and same_shape(value, x))
+
+
+cdef bint fill_masked(fn_job *job, const char *reduced, cnp.ndarray x, object where, object weights, bint omit) noexcept:
+    """Describe x and what counts of it to the kernels. Weights must have been found finite and not negative."""
+    if not alongside(where, x) or not alongside(weights, x):
+        return False
+    if where is not None and cnp.PyArray_TYPE(where) != cnp.NPY_BOOL:
+        return False
+    if not fill_job(job, reduced, x, None, None, where, weights):
+        return False
+    job.omit = omit and float_storage(cnp.PyArray_TYPE(x)) >= 0
+    return True
+
+
+def mean_var(x, axis, ddof, bint keepdims, dtype, bint want_mean, bint want_spread, bint root, where=None, weights=None,
+             bint omit=False):
+    """(mean, var or std); an element that is not wanted is None. `dtype`: None or a floating type as np.dtype."""
     cdef char reduced[FN_MAX_AXES]
     cdef fn_job job
     cdef cnp.ndarray array, mean = None, spread = None
@@ -12,7 +30,7 @@ def mean_var(x, axis, ddof, bint keepdims, dtype, bint want_mean, bint want_spre
     begin(&job)
     if not number(ddof, &job.ddof):
         return None
-    if not mark_axes(axis, cnp.PyArray_NDIM(array), reduced) or not fill_job(&job, reduced, array):
+    if not mark_axes(axis, cnp.PyArray_NDIM(array), reduced) or not fill_masked(&job, reduced, array, where, weights, omit):
         return None
     job.out_dtype = result_storage(job.array[FN_X].dtype)
     if dtype is not None:
@@ -34,19 +52,42 @@ def mean_var(x, axis, ddof, bint keepdims, dtype, bint want_mean, bint want_spre
     return unwrap(mean) if want_mean else None, unwrap(spread) if want_spread else None
 
 
-def update(cnp.ndarray state, cnp.ndarray x, axis, bint extrema):
-    """Fold x, in canonical form, into a state of FN_PLANES rows, one column per kept element."""
+cdef int order_of(cnp.ndarray state) noexcept:
+    """The order of the moments that a state of so many rows holds."""
+    return 2 if cnp.PyArray_DIM(state, 0) <= FN_M3 else 3 if cnp.PyArray_DIM(state, 0) <= FN_M4 else 4
+
+
+def update(cnp.ndarray state, cnp.ndarray x, axis, bint extrema, where=None, weights=None, bint omit=False):
+    """Fold x, in canonical form, into a state: one row per plane of its order, one column per kept element."""
     cdef char reduced[FN_MAX_AXES]
     cdef fn_job job
     begin(&job)
-    if not mark_axes(axis, cnp.PyArray_NDIM(x), reduced) or not fill_job(&job, reduced, x):
-        raise AssertionError("the caller has brought x and axis into canonical form")
+    if not mark_axes(axis, cnp.PyArray_NDIM(x), reduced) or not fill_masked(&job, reduced, x, where, weights, omit):
+        raise AssertionError("the caller has brought x, axis, where and weights into canonical form")
     job.state = <double *>cnp.PyArray_DATA(state)
     job.state_stride = cnp.PyArray_DIM(state, 1)
+    job.order = order_of(state)
     job.extrema = extrema
     job.resume = 1
     with nogil:
         run_moments(&job)
+
+
+def contains_nan(cnp.ndarray x, where, weights):
+    """Whether there is NaN among what counts of x; all in canonical form."""
+    cdef char reduced[FN_MAX_AXES]
+    cdef double state[FN_PLANES]
+    cdef fn_job job
+    begin(&job)
+    if not mark_axes(None, cnp.PyArray_NDIM(x), reduced) or not fill_masked(&job, reduced, x, where, weights, False):
+        raise AssertionError("the caller has brought x, where and weights into canonical form")
+    job.state = state
+    job.state_stride = 1
+    job.norm = FN_RANGE
+    job.extrema = 1
+    with nogil:
+        run_moments(&job)
+    return state[FN_MIN] != state[FN_MIN]
 
 
 cdef void whole_state(fn_job *job, cnp.ndarray state) noexcept:
@@ -54,6 +95,7 @@ cdef void whole_state(fn_job *job, cnp.ndarray state) noexcept:
     begin(job)
     job.state = <double *>cnp.PyArray_DATA(state)
     job.state_stride = cnp.PyArray_DIM(state, 1)
+    job.order = order_of(state)
     job.kept_ndim = job.reduced_ndim = 0
     job.inner.size = job.state_stride
     job.inner.step[FN_P] = 1
@@ -88,8 +130,8 @@ def block_rows(int64_t columns):
     return fn_block_rows(columns)
 
 
-def minmax(x, axis, bint keepdims):
-    """(min, max) in the dtype of x."""
+def minmax(x, axis, bint keepdims, where=None, bint omit=False):
+    """(min, max) in the dtype of x; NaN of nothing. Integers need a mask that leaves something to every result."""
     cdef char reduced[FN_MAX_AXES]
     cdef fn_job job
     cdef crew team
@@ -101,7 +143,7 @@ def minmax(x, axis, bint keepdims):
         return None
     array = x
     begin(&job)
-    if not mark_axes(axis, cnp.PyArray_NDIM(array), reduced) or not fill_job(&job, reduced, array):
+    if not mark_axes(axis, cnp.PyArray_NDIM(array), reduced) or not fill_masked(&job, reduced, array, where, None, omit):
         return None
     kept = job.outer * job.inner.size
     if job.n == 0 and kept:
@@ -131,4 +173,7 @@ def minmax(x, axis, bint keepdims):
         shape_of = (<object>low).shape
         low = minmax(lows, 0, False)[0].reshape(shape_of)
         high = minmax(highs, 0, False)[1].reshape(shape_of)
+    if (where is not None or omit) and float_storage(typenum) >= 0:
+        nothing = (<object>low) > (<object>high)
+        (<object>low)[nothing] = (<object>high)[nothing] = float("nan")
     return unwrap(low), unwrap(high)

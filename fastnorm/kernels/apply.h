@@ -8,6 +8,7 @@
 typedef struct {
   T center[FN_STRIP], center_lo[FN_STRIP], scale[FN_STRIP];
   int with_lo, all; /* some residual is not 0; nothing is left to the careful way */
+  int at_zero;      /* centers are 0 by the kind of norm */
 } FN(params);
 
 /* Means, in two parts, and variances become parameters. A residual of less
@@ -34,6 +35,7 @@ static void FN(fill_params)(const double *mean, const double *mean_lo, const dou
   for (int64_t j = 0; j < count; j++) with_lo |= center_lo[j] != 0;
   for (int64_t j = 0; j < count; j++) all &= scale[j] == scale[j];
   to->with_lo = with_lo;
+  to->at_zero = 0;
   to->all = all;
 }
 
@@ -47,22 +49,61 @@ static void FN(find_special)(const fn_job *job, int64_t lo, int64_t hi, void *sc
   if (special) *(int *)scratch = 1;
 }
 
-static void FN(quiet)(T *y, int64_t n) {
-  for (int64_t i = 0; i < n; i++) y[i] = y[i] == y[i] ? y[i] : (T)__builtin_nan("");
+/* What is left to do to normalized values: a range is moved and cut off, what does not count is 0, NaN is the canonical
+ * one. */
+static void FN(touch_up)(const fn_job *job, T *y, const uint8_t *where, int64_t n) {
+  const T least = (T)job->least, most = (T)job->most;
+  for (int64_t i = 0; job->norm == FN_RANGE && i < n; i++) {
+    const T moved = y[i] + least;
+    y[i] = moved > most ? most : moved;
+  }
+  for (int64_t i = 0; where && i < n; i++) y[i] = where[i] ? y[i] : 0;
+  for (int64_t i = 0; job->quiet && i < n; i++) y[i] = y[i] == y[i] ? y[i] : (T)__builtin_nan("");
+}
+static inline int FN(is_touched_up)(const fn_job *job) {
+  return job->quiet || job->norm == FN_RANGE || job->array[FN_WHERE].data;
+}
+
+/* For a range: the least element becomes `least` and the greatest `most`, exactly: the scale is rounded up until it
+ * reaches that, and what lies above is cut off. */
+static void FN(fill_range)(const fn_job *job, const double *state, int64_t stride, int64_t step, int64_t cols,
+                           FN(params) *to) {
+  to->with_lo = to->at_zero = 0;
+  to->all = 1;
+  for (int64_t j = 0; j < cols; j++) {
+    const double min = state[FN_MIN * stride + j * step], max = state[FN_MAX * stride + j * step];
+    const double range = max - min, ratio = (job->most - job->least) / range;
+    const T center = (T)min, top = (T)max - center;
+    T scale = range == 0 ? 0 : (T)ratio;
+    const int held = range == 0 || (ratio >= FN_LEAST_SCALE && ratio <= FN_MOST_SCALE);
+    if (!held || !(fabs(min) <= FN_LARGE) || !(top < FN_LARGE)) scale = (T)__builtin_nan("");
+    for (int up = 0; up < 4 && top * scale + (T)job->least < (T)job->most; up++) scale *= 1 + (T)FN_EPS;
+    to->center[j] = center;
+    to->center_lo[j] = 0;
+    to->scale[j] = scale;
+    to->all &= scale == scale;
+  }
 }
 
 /* Parameters from the states of columns j, a `step` of doubles apart. */
 static void FN(params_of)(const fn_job *job, const double *state, int64_t stride, int64_t step, int64_t cols,
                           FN(params) *params) {
   double mean[FN_STRIP], mean_lo[FN_STRIP], var[FN_STRIP];
+  if (job->norm == FN_RANGE) {
+    FN(fill_range)(job, state, stride, step, cols, params);
+    return;
+  }
   for (int64_t j = 0; j < cols; j++) {
-    mean[j] = state[FN_MEAN * stride + j * step];
-    mean_lo[j] = state[FN_MEAN_LO * stride + j * step];
-    var[j] = fn_variance(state + j * step, stride, job->ddof);
+    const double *column = state + j * step;
+    const int centred = job->norm != FN_RMS;
+    mean[j] = centred ? column[FN_MEAN * stride] : 0;
+    mean_lo[j] = centred ? column[FN_MEAN_LO * stride] : 0;
+    var[j] = fn_square_of(job, column, stride);
     /* A deviation is saved without eps: the careful way if its square has vanished. */
     if (job->finish == FN_DEVIATION && var[j] > 0 && var[j] < 0x1p-960) var[j] = __builtin_nan("");
   }
   FN(fill_params)(mean, mean_lo, var, cols, job->eps, params);
+  params->at_zero = job->norm == FN_RMS;
 }
 
 /* ---- rows -------------------------------------------------------------------------------------------------------- */
@@ -70,7 +111,8 @@ static void FN(params_of)(const fn_job *job, const double *state, int64_t stride
 /* For numbers and vectors alike. What a kind is without is known when this is compiled, and costs nothing. */
 #define FN_AFFINE(y, x, center, center_lo, scale, weight, bias, kind)                                                  \
   do {                                                                                                                 \
-    (y) = (x) - (center);                                                                                              \
+    (y) = (x);                                                                                                         \
+    if (!((kind) & FN_AT_ZERO)) (y) -= (center);                                                                       \
     if ((kind) & FN_WITH_LO) (y) -= (center_lo);                                                                       \
     (y) *= (scale);                                                                                                    \
     if ((kind) & FN_WITH_WEIGHT) (y) *= (weight);                                                                      \
@@ -122,7 +164,7 @@ FN_INLINE void FN(apply_row)(T *y, const T *x, const T *weight, const T *bias, i
 /* Applies parameters number `first` and on to `count` rows of n elements. A row of y may be that of x. */
 static void FN(apply_to_rows)(T *const *y, const T *const *x, const T *const *ahead, int count, const T *weight,
                               const T *bias, int64_t n, const FN(params) *params, int first, int past_cache) {
-  switch (fn_kind(params->with_lo, weight, bias, past_cache)) {
+  switch (fn_kind(params->with_lo, params->at_zero, weight, bias, past_cache)) {
 #define FN_CASE(kind)                                                                                                  \
   case kind:                                                                                                           \
     for (int r = 0; r < count; r++) FN(apply_row)(y[r], x[r], weight, bias, n, params, first + r, ahead[r], kind);     \
@@ -132,35 +174,38 @@ static void FN(apply_to_rows)(T *const *y, const T *const *x, const T *const *ah
   }
 }
 
-/* Does the row of y that is worked on, with its weight and bias, lie in one piece? */
-static inline int FN(y_is_plain)(const fn_job *job) {
-  const int affine = job->weight || job->bias;
-  return FN(native)(&job->array[FN_Y]) &&
-         (job->n == 1 || (job->reduced_ndim == 1 && fn_step(job, FN_Y) == (int64_t)sizeof(T) &&
-                          (!affine || fn_step(job, FN_P) == 1)));
+/* Do weight and bias lie in one piece each? */
+static inline int FN(affine_is_plain)(const fn_job *job) {
+  return !(job->weight || job->bias) || job->n == 1 || (job->reduced_ndim == 1 && fn_step(job, FN_P) == 1);
 }
 
-/* Applies parameters to `n` loaded elements of a row, number `start` on. */
-static void FN(apply_run)(const fn_job *job, const T *x, char *y_base, int64_t start, int64_t n,
-                          const FN(params) *params, int r, T *tile) {
-  const T *weight = job->weight ? (const T *)job->weight + start : NULL;
-  const T *bias = job->bias ? (const T *)job->bias + start : NULL;
-  if (FN(y_is_plain)(job)) {
-    T *y = (T *)(void *)y_base + start;
-    FN(apply_to_rows)(&y, &x, &x, 1, weight, bias, n, params, r, job->stream && !job->quiet);
-    if (job->quiet) FN(quiet)(y, n);
-    return;
-  }
-  FN(apply_to_rows)(&tile, &x, &x, 1, NULL, NULL, n, params, r, 0);
-  for (int64_t at = 0; (weight || bias) && at < n;) {
+/* Do the reduced elements of an array follow each other? */
+static inline int FN(in_line)(const fn_job *job, int which) {
+  const int64_t size = fn_is_half(job->array[which].dtype) ? 2 : (int64_t)sizeof(T);
+  return job->n == 1 || (job->reduced_ndim == 1 && fn_step(job, which) == size);
+}
+
+/* Applies parameters number r to `n` loaded elements of row `outer`, number `start` on. */
+static void FN(apply_run)(const fn_job *job, const T *x, int64_t outer, int64_t start, int64_t n,
+                          const FN(params) *params, int r, T *tile, uint8_t *counts) {
+  const int direct = FN(native)(&job->array[FN_Y]) && FN(in_line)(job, FN_Y), plain = FN(affine_is_plain)(job);
+  const T *weight = job->weight && plain ? (const T *)job->weight + start : NULL;
+  const T *bias = job->bias && plain ? (const T *)job->bias + start : NULL;
+  char *y_base = fn_base(job, FN_Y, outer, 0);
+  T *y = direct ? (T *)(void *)y_base + start : tile;
+  FN(apply_to_rows)(&y, &x, &x, 1, weight, bias, n, params, r, direct && plain && job->stream && !FN(is_touched_up)(job));
+  for (int64_t at = 0; !plain && at < n;) {
     const fn_run run = fn_next_run(job, FN_P, start + at, n - at);
     const int64_t step = fn_step(job, FN_P);
-    for (int64_t i = 0; weight && i < run.count; i++) tile[at + i] *= ((const T *)job->weight)[run.offset + i * step];
-    for (int64_t i = 0; bias && i < run.count; i++) tile[at + i] += ((const T *)job->bias)[run.offset + i * step];
+    const T *weights = job->weight ? (const T *)job->weight + run.offset : NULL;
+    const T *biases = job->bias ? (const T *)job->bias + run.offset : NULL;
+    for (int64_t i = 0; weights && i < run.count; i++) y[at + i] *= weights[i * step];
+    for (int64_t i = 0; biases && i < run.count; i++) y[at + i] += biases[i * step];
     at += run.count;
   }
-  if (job->quiet) FN(quiet)(tile, n);
-  FN(store)(job, FN_Y, y_base, start, n, tile);
+  const char *where = job->array[FN_WHERE].data ? fn_base(job, FN_WHERE, outer, 0) : NULL;
+  FN(touch_up)(job, y, where ? load_u8(job, FN_WHERE, where, start, n, counts) : NULL, n);
+  if (!direct) FN(store)(job, FN_Y, y_base, start, n, tile);
 }
 
 /* ---- columns ----------------------------------------------------------------------------------------------------- */
@@ -175,7 +220,7 @@ FN_INLINE void FN(apply_across_of_kind)(T *y, const T *x, int64_t n, const T *ce
 static void FN(apply_across)(T *y, const T *x, int64_t n, const FN(params) *params, int64_t from, const T *weight,
                              const T *bias) {
   const T *center = params->center + from, *center_lo = params->center_lo + from, *scale = params->scale + from;
-  switch (fn_kind(params->with_lo, weight, bias, 0)) {
+  switch (fn_kind(params->with_lo, params->at_zero, weight, bias, 0)) {
 #define FN_CASE(kind)                                                                                                  \
   case kind:                                                                                                           \
     FN(apply_across_of_kind)(y, x, n, center, center_lo, scale, weight ? *weight : 1, bias ? *bias : 0, kind);         \
@@ -202,42 +247,60 @@ static void FN(apply_dense)(const T *x, T *y, int64_t n, int64_t cols, FN(params
   }
 }
 
-/* Rows start <= i < start + rows of a strip whose first column begins at y_base. `x` was loaded. */
-static void FN(apply_strip)(const fn_job *job, const T *x, int64_t stride, char *y_base, int64_t start, int64_t rows,
-                            int64_t cols, FN(params) *params, T *tile) {
+/* Rows of a strip that go to memory as they stand in `from`, dense. Short rows are turned back. */
+static void FN(store_strip)(const fn_job *job, int which, char *base, int64_t start, int64_t rows, int64_t cols,
+                            const T *from, T *spare, int stream) {
+  const int64_t size = (int64_t)sizeof(T), across = job->inner.step[which];
+  const int dtype = job->array[which].dtype;
+  const int64_t width = fn_is_half(dtype) ? 2 : size;
+  if (start == 0 && rows == job->n && FN(in_line)(job, which) && across == rows * width) {
+    const int direct = FN(native)(&job->array[which]) && !stream;
+    T *turned = direct ? (T *)(void *)base : spare;
+    FN(turn)(turned, rows, from, cols, rows, cols);
+    if (!direct && FN(native)(&job->array[which]))
+      fn_stream(base, (const char *)turned, rows * cols * size);
+    else if (!direct)
+      FN(scatter_run)(base, turned, rows * cols, width, dtype);
+    return;
+  }
+  for (int64_t i = 0; i < rows; i++) {
+    char *to = base + fn_along(job, which, start + i);
+    if (stream && across == size && dtype == FN_TYPE)
+      fn_stream(to, (const char *)(from + i * cols), cols * size);
+    else
+      FN(scatter_run)(to, from + i * cols, cols, across, dtype);
+  }
+}
+
+/* Rows start <= i < start + rows of the strip of columns j and on. `x` was loaded; `tile` has room for two strips. */
+static void FN(apply_strip)(const fn_job *job, const T *x, int64_t stride, int64_t outer, int64_t j, int64_t start,
+                            int64_t rows, int64_t cols, FN(params) *params, T *tile, uint8_t *counts) {
   const int64_t size = (int64_t)sizeof(T), across = job->inner.step[FN_Y];
   const int64_t y_step = job->reduced_ndim == 1 ? job->reduced[0].step[FN_Y] : 0;
-  const int native = FN(native)(&job->array[FN_Y]), in_line = native && across == size;
+  const int in_line = FN(native)(&job->array[FN_Y]) && across == size, touched_up = FN(is_touched_up)(job);
   const T *weight = job->weight, *bias = job->bias;
-  if (in_line && stride == cols && y_step == cols * size && params->all && !weight && !bias) {
+  char *y_base = fn_base(job, FN_Y, outer, j);
+  if (in_line && stride == cols && y_step == cols * size && params->all && !weight && !bias && !touched_up) {
     FN(apply_dense)(x, (T *)(void *)(y_base + start * y_step), rows * cols, cols, params, job->stream, tile);
     return;
   }
-  /* Short rows that follow each other in memory: normalized side by side in the tile, then turned back. */
-  const int turned = params->all && native && job->reduced_ndim == 1 && y_step == size &&
-                     across == rows * size && 2 * rows * cols + FN_STRIP <= FN_CHUNK;
-  T *side_by_side = tile + FN_STRIP;
+  int64_t where_stride = 0;
+  const uint8_t *where = NULL;
+  if (job->array[FN_WHERE].data)
+    where = load_columns_u8(job, FN_WHERE, fn_base(job, FN_WHERE, outer, j), start, rows, cols, counts, &where_stride);
+  const int direct = in_line && !job->stream;
   for (int64_t i = 0; i < rows; i++) {
     const int64_t p = fn_along(job, FN_P, start + i);
     char *to = y_base + fn_along(job, FN_Y, start + i);
-    for (int64_t j = 0, end; j < cols; j = end) { /* columns that are not left to the careful way */
-      end = params->all ? cols : j + 1;
-      if (params->scale[j] != params->scale[j]) continue;
-      char *at = to + j * across;
-      const int direct = in_line && !job->stream;
-      T *y = turned ? side_by_side + i * cols : direct ? (T *)(void *)at : tile;
-      FN(apply_across)(y, x + i * stride + j, end - j, params, j, weight ? weight + p : NULL, bias ? bias + p : NULL);
-      if (job->quiet) FN(quiet)(y, end - j);
-      if (turned || direct) continue;
-      if (in_line)
-        fn_stream(at, (const char *)tile, (end - j) * size);
-      else
-        FN(scatter_run)(at, tile, end - j, across, job->array[FN_Y].dtype);
+    for (int64_t c = 0, end; c < cols; c = end) { /* columns that are not left to the careful way */
+      end = params->all ? cols : c + 1;
+      if (params->scale[c] != params->scale[c]) continue;
+      T *y = direct ? (T *)(void *)(to + c * across) : tile + i * cols + c;
+      FN(apply_across)(y, x + i * stride + c, end - c, params, c, weight ? weight + p : NULL, bias ? bias + p : NULL);
+      if (touched_up) FN(touch_up)(job, y, where ? where + i * where_stride + c : NULL, end - c);
+      if (!direct && !params->all) FN(scatter_run)(to + c * across, y, 1, across, job->array[FN_Y].dtype);
     }
   }
-  if (turned) {
-    T *y = job->stream ? side_by_side + rows * cols : (T *)(void *)y_base;
-    FN(turn)(y, rows, side_by_side, cols, rows, cols);
-    if (job->stream) fn_stream(y_base, (const char *)y, rows * cols * size);
-  }
+  if (!direct && params->all)
+    FN(store_strip)(job, FN_Y, y_base, start, rows, cols, tile, tile + rows * cols, job->stream);
 }

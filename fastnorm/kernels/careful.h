@@ -4,13 +4,35 @@
  * and infinity. Works in double, on values scaled by a power of two; slow, and rarely needed.
  */
 
+/* The elements from number `start` on that count, in `found`: how many. `counts` tells which they were. */
+static int64_t FN(load_counted)(const fn_job *job, int64_t outer, int64_t j, int64_t start, int64_t count, T *tile,
+                                uint8_t *counts, const T **found) {
+  const T *x = FN(load)(job, job->source, fn_base(job, job->source, outer, j), start, count, tile);
+  const char *where = job->array[FN_WHERE].data ? fn_base(job, FN_WHERE, outer, j) : NULL;
+  int64_t k = count;
+  *found = x;
+  if (where || job->omit) {
+    const uint8_t *given = where ? load_u8(job, FN_WHERE, where, start, count, counts) : NULL;
+    k = 0;
+    for (int64_t i = 0; i < count; i++) {
+      const uint8_t counted = (!given || given[i]) && !(job->omit && x[i] != x[i]);
+      tile[k] = x[i]; /* x may be tile: k is never ahead of i */
+      counts[i] = counted;
+      k += counted;
+    }
+    *found = tile;
+  }
+  return k;
+}
+
 /* A power of two that brings the largest magnitude near one. Floats need none: their squares fit a double. */
-static double FN(prescale)(const fn_job *job, const char *base, T *tile) {
+static double FN(prescale)(const fn_job *job, int64_t outer, int64_t j, T *tile, uint8_t *counts) {
   double most = 0;
   for (int64_t start = 0; FN_TYPE == FN_F64 && start < job->n; start += FN_CHUNK) {
+    const T *x;
     const int64_t n = job->n - start < FN_CHUNK ? job->n - start : FN_CHUNK;
-    const T *x = FN(load)(job, FN_X, base, start, n, tile);
-    for (int64_t i = 0; i < n; i++) {
+    const int64_t count = FN(load_counted)(job, outer, j, start, n, tile, counts, &x);
+    for (int64_t i = 0; i < count; i++) {
       double magnitude = fabs((double)x[i]);
       most = magnitude > most && fn_finite(magnitude) ? magnitude : most;
     }
@@ -25,35 +47,61 @@ static double FN(prescale)(const fn_job *job, const char *base, T *tile) {
   return most;
 }
 
-/* y = normalized x, and the statistics at p. */
-static void FN(norm_careful)(const fn_job *job, const char *x_base, char *y_base, int64_t p, T *tile) {
-  const double pre = FN(prescale)(job, x_base, tile);
-  double state[FN_PLANES] = {0}, part[FN_PLANES] = {0};
+/* Moments and extrema of all that counts, of values times `pre`. */
+static void FN(careful_state)(const fn_job *job, int64_t outer, int64_t j, double pre, double *state, T *tile,
+                              uint8_t *counts) {
+  double part[FN_PLANES] = {0};
+  for (int plane = 0; plane < FN_PLANES; plane++) state[plane] = 0;
   for (int64_t start = 0; start < job->n; start += FN_CHUNK) {
-    const int64_t count = job->n - start < FN_CHUNK ? job->n - start : FN_CHUNK;
+    const T *x;
+    const int64_t n = job->n - start < FN_CHUNK ? job->n - start : FN_CHUNK;
+    const int64_t count = FN(load_counted)(job, outer, j, start, n, tile, counts, &x);
+    if (count == 0) continue;
     part[FN_COUNT] = (double)count;
-    FN(careful_moments)(FN(load)(job, FN_X, x_base, start, count, tile), 1, count, pre, part + FN_MEAN, part + FN_MEAN_LO,
-                        part + FN_VAR);
-    fn_merge(state, 1, part, 1, 1, 0);
+    FN(careful_moments)(x, 1, count, pre, part + FN_MEAN, part + FN_MEAN_LO, part + FN_VAR);
+    FN(extremes)(x, 1, count, 1, part + FN_MIN, part + FN_MAX);
+    part[FN_MIN] *= pre;
+    part[FN_MAX] *= pre;
+    fn_merge(state, 1, part, 1, 1, 1);
   }
-  const double mean = state[FN_MEAN], mean_lo = state[FN_MEAN_LO], var = fn_variance(state, 1, job->ddof);
+}
+
+/* y = normalized x, and the statistics. */
+static void FN(norm_careful)(const fn_job *job, int64_t outer, int64_t j, void *scratch) {
+  T *tile = scratch;
+  uint8_t *counts = (uint8_t *)(tile + FN_CHUNK);
+  const double pre = FN(prescale)(job, outer, j, tile, counts);
+  const int64_t p = fn_place(job, outer, j);
+  double state[FN_PLANES];
+  FN(careful_state)(job, outer, j, pre, state, tile, counts);
+  const int centred = job->norm != FN_RMS, range = job->norm == FN_RANGE;
+  const double var = fn_square_of(job, state, 1);
   const double eps = job->eps * pre * pre; /* where that overflows, eps is all that counts */
-  const double root = fn_finite(eps) ? sqrt(var + eps) : sqrt(job->eps) * pre, scale = root == 0 ? 0 : 1 / root;
-  if (job->mean) fn_put(job->mean, job->out_dtype, p, (mean + mean_lo) / pre);
-  if (job->spread)
-    fn_put(job->spread, job->out_dtype, p, job->finish == FN_DEVIATION ? sqrt(var) / pre : 1 / root * pre);
+  const double root = range            ? (state[FN_MAX] - state[FN_MIN]) / (job->most - job->least)
+                      : fn_finite(eps) ? sqrt(var + eps)
+                                       : sqrt(job->eps) * pre;
+  const double scale = root == 0 ? 0 : fn_finite(root) ? 1 / root : __builtin_nan("");
+  const double mean = range ? state[FN_MIN] : centred ? state[FN_MEAN] : 0;
+  const double mean_lo = range || !centred ? 0 : state[FN_MEAN_LO];
+  const double empty = state[FN_COUNT] == 0 ? __builtin_nan("") : 0; /* of nothing, the statistics are NaN */
+  const double spread = range ? state[FN_MAX] / pre : job->finish == FN_DEVIATION ? sqrt(var) / pre : 1 / root * pre;
+  if (job->mean) fn_put(job->mean, job->out_dtype, p, (mean + mean_lo) / pre + empty);
+  if (job->spread) fn_put(job->spread, job->out_dtype, p, spread + empty);
 
   const T *weight = job->weight, *bias = job->bias;
+  const char *where = job->array[FN_WHERE].data ? fn_base(job, FN_WHERE, outer, j) : NULL;
   for (int64_t start = 0; start < job->n; start += FN_CHUNK) {
     const int64_t count = job->n - start < FN_CHUNK ? job->n - start : FN_CHUNK;
-    const T *x = FN(load)(job, FN_X, x_base, start, count, tile);
+    const T *x = FN(load)(job, job->source, fn_base(job, job->source, outer, j), start, count, tile);
+    const uint8_t *counted = where ? load_u8(job, FN_WHERE, where, start, count, counts) : NULL;
     for (int64_t i = 0; i < count; i++) {
       const int64_t at = fn_along(job, FN_P, start + i);
       double v = (((double)x[i] * pre - mean) - mean_lo) * scale;
       if (weight) v *= (double)weight[at];
       if (bias) v += (double)bias[at];
-      tile[i] = (T)fn_quiet(v);
+      if (range) v = (double)x[i] * pre == state[FN_MAX] && scale > 0 ? job->most : v + job->least;
+      tile[i] = counted && !counted[i] ? 0 : (T)fn_quiet(v);
     }
-    FN(store)(job, FN_Y, y_base, start, count, tile);
+    FN(store)(job, FN_Y, fn_base(job, FN_Y, outer, j), start, count, tile);
   }
 }

@@ -86,9 +86,79 @@ static void FN(join_extremes)(const T *x, int64_t stride, int64_t n, int64_t col
     }
 }
 
-/* Pieces of `chunk` elements, each with results of its own: piece i of kept index p stands at i * state_stride + p. */
+/* ---- masked: only what counts ------------------------------------------------------------------------------------ */
+
+/* Rows start <= i < start + n of the mask of columns that begin at `base`, or (`base` NULL) all of them: dense bytes. */
+static const uint8_t *FN(load_where)(const fn_job *job, const char *base, int64_t start, int64_t n, int64_t cols,
+                                     uint8_t *tile) {
+  int64_t stride = cols;
+  if (!base) {
+    memset(tile, 1, (size_t)(n * cols));
+    return tile;
+  }
+  const uint8_t *where = job->columns ? load_columns_u8(job, FN_WHERE, base, start, n, cols, tile, &stride)
+                                      : load_u8(job, FN_WHERE, base, start, n, tile);
+  if (stride == cols) return where;
+  for (int64_t i = 0; i < n; i++) memcpy(tile + i * cols, where + i * stride, (size_t)cols);
+  return tile;
+}
+
+/* Where nothing counts: above every number, and below. */
+static inline K FN(none_yet)(int above) {
+#ifdef FN_KEY_FLIP
+  return FN(key)(above ? FN_INFINITY : FN_MINUS_INFINITY);
+#else
+  const K top = (K)-1 > 0 ? (K)-1 : (K)(((uint64_t)1 << (8 * sizeof(K) - 1)) - 1);
+  return above ? top : (K) ~top;
+#endif
+}
+
+/* Extrema of the elements of n rows whose byte is not 0 join min[] and max[]. */
+static void FN(join_masked)(const T *x, int64_t stride, const uint8_t *where, int64_t n, int64_t cols, K *min, K *max) {
+  const int64_t group = stride == cols ? fn_group_rows(cols) : 1, wide = group * cols;
+  const K above = FN(none_yet)(1), below = FN(none_yet)(0);
+  K lo[FN_STRIP], hi[FN_STRIP];
+  for (int64_t j = 0; j < wide; j++) {
+    lo[j] = above;
+    hi[j] = below;
+  }
+  for (int64_t i = 0; i < n; i += group, x += group * stride, where += wide) {
+    const int64_t width = n - i < group ? (n - i) * cols : wide;
+    FN_IVDEP
+    for (int64_t j = 0; j < width; j++) {
+      const K key = FN(key)(x[j]), least = where[j] ? key : above, most = where[j] ? key : below;
+      lo[j] = least < lo[j] ? least : lo[j];
+      hi[j] = most > hi[j] ? most : hi[j];
+    }
+  }
+  for (int64_t i = 0; i < group; i++)
+    for (int64_t j = 0; j < cols; j++) {
+      min[j] = lo[i * cols + j] < min[j] ? lo[i * cols + j] : min[j];
+      max[j] = hi[i * cols + j] > max[j] ? hi[i * cols + j] : max[j];
+    }
+}
+
+/* NaN does not count. The result is in `tile`; `where` may be that or memory. */
+static const uint8_t *FN(omit)(const T *x, int64_t stride, const uint8_t *where, int64_t n, int64_t cols,
+                               uint8_t *tile) {
+  const int64_t rows = stride == cols ? 1 : n, width = stride == cols ? n * cols : cols;
+  for (int64_t i = 0; i < rows; i++) {
+    FN_IVDEP
+    for (int64_t j = 0; j < width; j++) {
+      const K key = FN(key)(x[i * stride + j]);
+      tile[i * cols + j] = (where[i * cols + j] != 0) & !FN(unordered)(key, key);
+    }
+  }
+  return tile;
+}
+
+/* Pieces of `chunk` elements, each with results of its own: piece i of kept index p stands at i * state_stride + p. A
+ * piece of floats where nothing counts says infinity and minus infinity, which spoil no other piece. */
 static void FN(extrema_piece)(const fn_job *job, int64_t piece, int64_t outer, int64_t j, int64_t cols, T *tile) {
   const char *base = fn_base(job, FN_X, outer, j);
+  const char *where_base = job->array[FN_WHERE].data ? fn_base(job, FN_WHERE, outer, j) : NULL;
+  uint8_t *where_tile = (uint8_t *)tile + FN_SCRATCH_WHERE;
+  const int masked = fn_is_masked(job);
   int64_t p = fn_place(job, outer, j) + piece * job->state_stride;
   const int64_t end = (piece + 1) * job->chunk < job->n ? (piece + 1) * job->chunk : job->n;
   const int64_t block = FN_CHUNK / cols;
@@ -98,8 +168,17 @@ static void FN(extrema_piece)(const fn_job *job, int64_t piece, int64_t outer, i
     int64_t stride = 1;
     const T *x = job->columns ? FN(load_columns)(job, FN_X, base, start, n, cols, tile, &stride)
                               : FN(load)(job, FN_X, base, start, n, tile);
-    for (int64_t c = 0; start == piece * job->chunk && c < cols; c++) lo[c] = hi[c] = FN(key)(x[c]);
-    FN(join_extremes)(x, stride, n, cols, lo, hi);
+    for (int64_t c = 0; start == piece * job->chunk && c < cols; c++) {
+      lo[c] = masked ? FN(none_yet)(1) : FN(key)(x[c]);
+      hi[c] = masked ? FN(none_yet)(0) : FN(key)(x[c]);
+    }
+    if (masked) {
+      const uint8_t *where = FN(load_where)(job, where_base, start, n, cols, where_tile);
+      if (job->omit) where = FN(omit)(x, stride, where, n, cols, where_tile);
+      FN(join_masked)(x, stride, where, n, cols, lo, hi);
+    } else {
+      FN(join_extremes)(x, stride, n, cols, lo, hi);
+    }
   }
   for (int64_t c = 0; c < cols; c++, p += job->inner.step[FN_P]) {
     const int unordered = FN(unordered)(lo[c], hi[c]);

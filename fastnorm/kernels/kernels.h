@@ -61,9 +61,13 @@ typedef struct fn_axis {
 } fn_axis;
 
 /* The state of Welford's algorithm, one plane of doubles after the other. Mean and variance are unevaluated sums of
- * two doubles, so that folding any number of chunks loses nothing; so is the count, which may pass 2^53. Variance
- * stands here and not the sum of squares, which overflows first. */
-enum fn_plane { FN_COUNT, FN_COUNT_LO, FN_MEAN, FN_MEAN_LO, FN_VAR, FN_VAR_LO, FN_MIN, FN_MAX, FN_PLANES };
+ * two doubles, so that folding any number of chunks loses nothing; so is the count, which may pass 2^53 and is a sum of
+ * weights where there are any. Variance stands here and not the sum of squares, which overflows first; so do the means
+ * of the third and fourth powers about the mean, which only jobs of such an order touch. */
+enum fn_plane {
+  FN_COUNT, FN_COUNT_LO, FN_MEAN, FN_MEAN_LO, FN_VAR, FN_VAR_LO, FN_MIN, FN_MAX,
+  FN_M3, FN_M3_LO, FN_M4, FN_M4_LO, FN_PLANES
+};
 
 /* What a backward pass knows of a kept index: sums at first, then averages. With h = (x - mean) * rstd and g = dy *
  * weight: of h, the shift of xhat = h - shift; of g; and of g * xhat. */
@@ -99,6 +103,7 @@ typedef struct fn_job {
   int parameter_dtype; /* of dweight and dbias */
   int columns;   /* memory runs along a kept axis, `inner` */
   int finish;    /* enum fn_finish: what `spread` is */
+  int source;    /* which array is normalized: FN_X, or FN_S where a residual was added */
   int norm;      /* enum fn_norm: what a norm takes away and divides by */
   int order;     /* of moments: 2, 3 or 4 */
   int extrema;   /* FN_MIN and FN_MAX are wanted */
@@ -133,6 +138,8 @@ typedef void (*fn_kernel)(const fn_job *job, int64_t lo, int64_t hi, void *scrat
   X(moments_columns)   /* a strip of one of the `outer` problems: states, or finished results */                       \
   X(norm_rows)         /* a row of at most FN_CHUNK elements: statistics and apply in one visit */                     \
   X(norm_columns)      /* a strip of at most FN_TALL rows: likewise */                                                 \
+  X(residual_rows)     /* a chunk of a row: x + residual */                                                            \
+  X(residual_columns)  /* a chunk of rows of one of the `outer` problems: likewise */                                  \
   X(norm_careful_only) /* a kept index: all of it, if the compute type cannot hold it; else nothing */                 \
   X(find_special)      /* an element of weight and bias: sets the int at `scratch` if it is infinite or NaN */         \
   X(apply_rows)        /* a chunk of a row */                                                                          \
@@ -174,7 +181,11 @@ extern const fn_table fn_table_baseline;
 extern const fn_table fn_table_avx2, fn_table_avx512;
 #endif
 
-/* Bytes of scratch for one thread: two tiles of FN_CHUNK doubles, or one and two states of a strip. */
-#define FN_SCRATCH_BYTES ((size_t)2 * FN_CHUNK * sizeof(double))
+/* Scratch for one thread, in bytes: three tiles of FN_CHUNK doubles. In the masked family the second holds weights, the
+ * third a byte for each element that counts and two states of a strip. */
+#define FN_SCRATCH_WEIGHTS ((size_t)FN_CHUNK * sizeof(double))
+#define FN_SCRATCH_WHERE (2 * FN_SCRATCH_WEIGHTS)
+#define FN_SCRATCH_STATES (FN_SCRATCH_WHERE + FN_CHUNK)
+#define FN_SCRATCH_BYTES (3 * FN_SCRATCH_WEIGHTS)
 
 #endif

@@ -114,12 +114,12 @@ static inline int64_t fn_step(const fn_job *job, int which) {
   return job->reduced_ndim ? job->reduced[job->reduced_ndim - 1].step[which] : 0;
 }
 
-/* The kinds of apply loops: what they have beside a center and a scale, and where they store. */
-enum { FN_WITH_LO = 1, FN_WITH_WEIGHT = 2, FN_WITH_BIAS = 4, FN_PAST_CACHE = 8 };
-#define FN_KINDS_IN_CACHE(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
-#define FN_KINDS(X) FN_KINDS_IN_CACHE(X) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)
+/* The kinds of apply loops: what they have beside a scale, and where they store. */
+enum { FN_WITH_LO = 1, FN_WITH_WEIGHT = 2, FN_WITH_BIAS = 4, FN_PAST_CACHE = 8, FN_AT_ZERO = 16 };
+#define FN_KINDS_IN_CACHE(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(16) X(18)
+#define FN_KINDS(X) FN_KINDS_IN_CACHE(X) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(24) X(26)
 
-static inline int fn_kind(int with_lo, const void *weight, const void *bias, int past_cache) {
+static inline int fn_kind(int with_lo, int at_zero, const void *weight, const void *bias, int past_cache) {
   return (with_lo ? FN_WITH_LO : 0) | (weight ? FN_WITH_WEIGHT : 0) | (bias ? FN_WITH_BIAS : 0) |
-         (past_cache ? FN_PAST_CACHE : 0);
+         (past_cache ? FN_PAST_CACHE : 0) | (at_zero && !bias ? FN_AT_ZERO : 0);
 }

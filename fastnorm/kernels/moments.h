@@ -69,54 +69,70 @@ static void FN(sum_columns)(const T *x, int64_t stride, int64_t rows, int64_t co
 }
 
 /* Mean and variance where sums said nothing: NaN or infinity among the data, or values whose squares overflow. Works on
- * x * scale (a power of two) and answers for that. */
-static void FN(careful_moments)(const T *x, int64_t stride, int64_t n, double scale, double *mean, double *mean_lo,
-                                double *var) {
-  double hi = 0, lo = 0, s = 0, s_lo = 0, q = 0, q_lo = 0, special = 0;
+ * x * scale (a power of two) and answers for that. Element i counts w[i * cols] (w NULL: 1). */
+static void FN(careful_weighted)(const T *x, int64_t stride, const double *w, int64_t cols, int64_t n, double scale,
+                                 double *mean, double *mean_lo, double *var) {
+  double hi = 0, lo = 0, s = 0, s_lo = 0, q = 0, q_lo = 0, special = 0, total = 0, heaviest = 1;
+  for (int64_t i = 0; w && i < n; i++) heaviest = i == 0 || w[i * cols] > heaviest ? w[i * cols] : heaviest;
+  const double unit = 1 / fn_power_of_two(heaviest);
   for (int64_t i = 0; i < n; i++) {
-    double v = (double)x[i * stride];
+    const double v = (double)x[i * stride], weight = w ? w[i * cols] * unit : 1;
+    if (weight == 0) continue;
+    total += weight;
     if (fn_finite(v))
-      fn_add(&hi, &lo, v * scale);
+      fn_add(&hi, &lo, v * scale * weight);
     else
       special += v; /* an infinity, or NaN: of both signs, too */
   }
   *mean_lo = 0;
-  if (!fn_finite(special) || n == 0) {
-    *mean = n == 0 ? __builtin_nan("") : special;
+  if (!fn_finite(special) || total == 0) {
+    *mean = total == 0 ? __builtin_nan("") : special;
     *var = __builtin_nan("");
     return;
   }
-  double center = hi / (double)n;
+  double center = hi / total;
   for (int64_t i = 0; i < n; i++) {
+    const double weight = w ? w[i * cols] * unit : 1;
+    if (weight == 0) continue;
     double d = (double)x[i * stride] * scale - center;
-    fn_add(&s, &s_lo, d);
-    fn_add(&q, &q_lo, d * d);
+    fn_add(&s, &s_lo, d * weight);
+    fn_add(&q, &q_lo, d * d * weight);
   }
-  double correction = s / (double)n, left = q - s * correction;
+  double correction = s / total, left = q - s * correction;
   *mean = center;
   fn_add(mean, mean_lo, correction);
-  *var = left > 0 ? left / (double)n : 0;
+  *var = left > 0 ? left / total : 0;
+}
+
+static void FN(careful_moments)(const T *x, int64_t stride, int64_t n, double scale, double *mean, double *mean_lo,
+                                double *var) {
+  FN(careful_weighted)(x, stride, NULL, 0, n, scale, mean, mean_lo, var);
 }
 
 /* Squares of doubles may vanish where differences do not. */
-static int FN(varies)(const T *x, int64_t stride, int64_t n) {
-  for (int64_t i = 1; FN_TYPE == FN_F64 && i < n; i++)
-    if (x[i * stride] != x[0]) return 1;
+static int FN(varies)(const T *x, int64_t stride, const double *w, int64_t cols, int64_t n) {
+  int64_t first = 0;
+  while (w && first < n && w[first * cols] == 0) first++;
+  for (int64_t i = first + 1; FN_TYPE == FN_F64 && i < n; i++)
+    if (x[i * stride] != x[first * stride] && (!w || w[i * cols] != 0)) return 1;
   return 0;
 }
 
-/* Sums about g become states. `x` is where the elements stand, for the columns whose sums do not say enough. */
-static void FN(conclude)(const T *x, int64_t stride, int64_t n, int64_t cols, const double *restrict g,
-                         const double *restrict s, const double *restrict q, double *state, int64_t state_stride) {
+/* Sums about g become states: of `count` elements, or of weights. `x` is where the n elements stand and `w` (NULL: 1)
+ * their dense weights, for the columns whose sums do not say enough. */
+static void FN(conclude)(const T *x, int64_t stride, const double *w, int64_t n, int64_t cols,
+                         const double *restrict count, const double *restrict g, const double *restrict s,
+                         const double *restrict q, double *state, int64_t state_stride) {
   const double down = 0x1p-520, up = 0x1p+520; /* squares of doubles so scaled can be summed over a chunk */
   double *mean = state + FN_MEAN * state_stride, *mean_lo = state + FN_MEAN_LO * state_stride;
   double *var = state + FN_VAR * state_stride;
   int astray = 0;
-  for (int plane = 0; plane < FN_PLANES; plane++)
-    for (int64_t j = 0; j < cols; j++) state[plane * state_stride + j] = plane == FN_COUNT ? (double)n : 0;
+  for (int plane = 0; plane < FN_M3; plane++)
+    for (int64_t j = 0; j < cols; j++) state[plane * state_stride + j] = plane == FN_COUNT ? count[j] : 0;
   FN_IVDEP
   for (int64_t j = 0; j < cols; j++) {
-    double hi = g[j], lo = 0, t = s[j] / (double)n, left = q[j] - s[j] * t, spread = left / (double)n;
+    const double total = count[j] == 0 ? 1 : count[j]; /* of nothing, all sums are 0 */
+    double hi = g[j], lo = 0, t = s[j] / total, left = q[j] - s[j] * t, spread = left / total;
     fn_add(&hi, &lo, t);
     mean[j] = hi;
     mean_lo[j] = lo;
@@ -124,9 +140,11 @@ static void FN(conclude)(const T *x, int64_t stride, int64_t n, int64_t cols, co
     astray |= !fn_finite(left) | (q[j] == 0);
   }
   for (int64_t j = 0; astray && j < cols; j++) {
-    if (q[j] == 0) var[j] = FN(varies)(x + j, stride, n) ? FN_LEAST_VARIANCE : 0;
-    if (fn_finite(q[j] - s[j] * (s[j] / (double)n))) continue;
-    FN(careful_moments)(x + j, stride, n, down, mean + j, mean_lo + j, var + j);
+    if (count[j] == 0) continue;
+    const double *w_j = w ? w + j : NULL;
+    if (q[j] == 0) var[j] = FN(varies)(x + j, stride, w_j, cols, n) ? FN_LEAST_VARIANCE : 0;
+    if (fn_finite(q[j] - s[j] * (s[j] / count[j]))) continue;
+    FN(careful_weighted)(x + j, stride, w_j, cols, n, down, mean + j, mean_lo + j, var + j);
     mean[j] *= fn_finite(mean[j]) ? up : 1;
     mean_lo[j] *= up;
     var[j] = var[j] * up * up;
@@ -148,6 +166,7 @@ static void FN(extremes)(const T *x, int64_t stride, int64_t n, int64_t cols, do
 /* State of n > 0 contiguous elements. */
 static void FN(chunk_row)(const fn_job *job, const T *x, int64_t n, double *state, int64_t state_stride) {
   const int64_t sample = fn_sample_size(n, 128), step = n / sample;
+  const double count = (double)n;
   double parts[4] = {0}, g, s, q;
   for (int64_t i = 0; i < sample; i++) parts[i % 4] += (double)x[i * step];
   g = ((parts[0] + parts[2]) + (parts[1] + parts[3])) / (double)sample;
@@ -156,14 +175,14 @@ static void FN(chunk_row)(const fn_job *job, const T *x, int64_t n, double *stat
     g += s / (double)n;
     FN(sum_row)(x, n, g, &s, &q);
   }
-  FN(conclude)(x, 1, n, 1, &g, &s, &q, state, state_stride);
+  FN(conclude)(x, 1, NULL, n, 1, &count, &g, &s, &q, state, state_stride);
   if (job->extrema) FN(extremes)(x, 1, n, 1, state + FN_MIN * state_stride, state + FN_MAX * state_stride);
 }
 
 /* States of `cols` <= FN_STRIP columns of n > 0 rows. */
 static void FN(chunk_columns)(const fn_job *job, const T *x, int64_t stride, int64_t n, int64_t cols, double *state,
                               int64_t state_stride) {
-  double g[FN_STRIP], s[FN_STRIP], q[FN_STRIP];
+  double count[FN_STRIP], g[FN_STRIP], s[FN_STRIP], q[FN_STRIP];
   /* By the layout, not by whether it was gathered: alignment must not change bits. */
   const int dense = cols == job->inner.size && job->reduced_ndim == 1 && job->reduced[0].step[FN_X] == cols * job->inner.step[FN_X];
   const int64_t group = dense ? fn_group_rows(cols) : 1, sample = fn_sample_size(n, 16);
@@ -187,43 +206,51 @@ static void FN(chunk_columns)(const fn_job *job, const T *x, int64_t stride, int
         again = 1;
       }
   }
-  FN(conclude)(x, stride, n, cols, g, s, q, state, state_stride);
+  for (int64_t j = 0; j < cols; j++) count[j] = (double)n;
+  FN(conclude)(x, stride, NULL, n, cols, count, g, s, q, state, state_stride);
   if (job->extrema) FN(extremes)(x, stride, n, cols, state + FN_MIN * state_stride, state + FN_MAX * state_stride);
 }
 
-/* A strip of columns, or (cols == 1, nothing to stride over) a row: the state of elements start <= i < start + n. */
-static void FN(chunk)(const fn_job *job, const char *base, int64_t start, int64_t n, int64_t cols, T *tile,
-                      double *state, int64_t state_stride) {
+static void FN(chunk_masked)(const fn_job *job, int64_t outer, int64_t j, int64_t start, int64_t n, int64_t cols,
+                             void *scratch, double *state, int64_t state_stride); /* masked.h */
+
+/* Elements start <= i < start + n of problem `outer`: the states of columns j <= column < j + cols <= j + FN_STRIP, or
+ * of the row (j == 0, cols == 1). n * cols <= FN_CHUNK. Extrema alone, if the job wants no more. */
+static void FN(chunk)(const fn_job *job, int64_t outer, int64_t j, int64_t start, int64_t n, int64_t cols,
+                      void *scratch, double *state, int64_t state_stride) {
+  if (fn_is_masked(job) || job->order > 2 || job->norm == FN_RANGE) {
+    FN(chunk_masked)(job, outer, j, start, n, cols, scratch, state, state_stride);
+    return;
+  }
+  const char *base = fn_base(job, job->source, outer, j);
   if (job->columns) {
     int64_t stride;
-    const T *x = FN(load_columns)(job, FN_X, base, start, n, cols, tile, &stride);
+    const T *x = FN(load_columns)(job, job->source, base, start, n, cols, scratch, &stride);
     FN(chunk_columns)(job, x, stride, n, cols, state, state_stride);
   } else {
-    FN(chunk_row)(job, FN(load)(job, FN_X, base, start, n, tile), n, state, state_stride);
+    FN(chunk_row)(job, FN(load)(job, job->source, base, start, n, scratch), n, state, state_stride);
   }
 }
 
 static void FN(moments_chunks)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
-  const char *base = fn_base(job, FN_X, job->index, 0);
   for (int64_t chunk = lo; chunk < hi; chunk++) {
     const int64_t start = chunk * job->chunk, left = job->n - start, cols = job->inner.size;
     double *slot = job->state + (chunk - job->first) * cols;
     for (int64_t j = 0; j < cols; j += FN_STRIP)
-      FN(chunk)(job, base + j * job->inner.step[FN_X], start, left < job->chunk ? left : job->chunk,
+      FN(chunk)(job, job->index, j, start, left < job->chunk ? left : job->chunk,
                 cols - j < FN_STRIP ? cols - j : FN_STRIP, scratch, slot + j, job->state_stride);
   }
 }
 
 /* Whole columns j <= column < j + cols of problem `outer`, chunk by chunk; their statistics stand from p on. */
 static void FN(whole)(const fn_job *job, int64_t outer, int64_t j, int64_t cols, void *scratch) {
-  T *tile = scratch;
-  double *state = (double *)(tile + FN_CHUNK), *part = state + FN_PLANES * FN_STRIP;
-  const char *base = fn_base(job, FN_X, outer, j);
+  double *state = (double *)(void *)((char *)scratch + FN_SCRATCH_STATES), *part = state + FN_PLANES * FN_STRIP;
   const int64_t p = fn_place(job, outer, j), step = job->inner.step[FN_P];
   fn_begin(job, state, FN_STRIP, cols, p, step);
   for (int64_t start = 0; start < job->n; start += job->chunk) {
-    FN(chunk)(job, base, start, job->n - start < job->chunk ? job->n - start : job->chunk, cols, tile, part, FN_STRIP);
-    fn_merge(state, FN_STRIP, part, FN_STRIP, cols, job->extrema);
+    const int64_t left = job->n - start;
+    FN(chunk)(job, outer, j, start, left < job->chunk ? left : job->chunk, cols, scratch, part, FN_STRIP);
+    fn_merge_states(job, state, FN_STRIP, part, FN_STRIP, cols);
   }
   fn_finish(job, state, FN_STRIP, cols, p, step);
 }

@@ -10,6 +10,12 @@ typedef struct {
   double mean[FN_STRIP], var[FN_STRIP];
 } FN(stats);
 
+/* A root mean square is taken about 0, whatever the mean. */
+static void FN(stay_at_zero)(FN(stats) *stats, int64_t count) {
+  for (int64_t j = 0; j < count; j++) stats->guess[j] = 0;
+  for (int64_t j = 0; j < count; j++) stats->correction[j] = 0;
+}
+
 /* Adds the correction to the guesses that missed the mean by more than a standard deviation; returns whether any did.
  * A lesser miss at most doubles the rounding errors. */
 static int FN(guess_again)(FN(stats) *stats, int64_t count) {
@@ -44,19 +50,19 @@ static inline void FN(save)(const fn_job *job, const FN(stats) *stats, int64_t j
 
 /* ---- rows -------------------------------------------------------------------------------------------------------- */
 
-/* Sums over FN_LANES lanes of x - m and of its square. Four or eight differences are added in the compute type, their
- * sums in double. */
-#define FN_FROM_ROW(k) (x[i + (k) * L + l] - m)
+/* Sums over FN_LANES lanes of x - m and of its square; where they are not centred, of squares of x alone. Four or eight
+ * differences are added in the compute type, their sums in double. */
+#define FN_FROM_ROW(k) (centred ? x[i + (k) * L + l] - m : x[i + (k) * L + l])
 #define FN_FROM_REST(k) (rest[(k) * L + l])
 
-static void FN(norm_sums)(const T *x, int64_t n, T m, double *restrict sums, double *restrict squares) {
+FN_INLINE void FN(norm_sums)(const T *x, int64_t n, T m, double *restrict sums, double *restrict squares, int centred) {
   enum { L = FN_LANES };
   int64_t i = 0;
   if (n >= 8 * L) {
     double t[L] = {0}, q[L] = {0};
     for (; i + 8 * L <= n; i += 8 * L)
       for (int l = 0; l < L; l++) {
-        t[l] += (double)(FN_SUM_4(FN_FROM_ROW, 0) + FN_SUM_4(FN_FROM_ROW, 4));
+        if (centred) t[l] += (double)(FN_SUM_4(FN_FROM_ROW, 0) + FN_SUM_4(FN_FROM_ROW, 4));
         q[l] += (double)(FN_SQUARES_4(FN_FROM_ROW, 0) + FN_SQUARES_4(FN_FROM_ROW, 4));
       }
     for (int l = 0; l < L; l++) sums[l] = t[l];
@@ -66,16 +72,16 @@ static void FN(norm_sums)(const T *x, int64_t n, T m, double *restrict sums, dou
   }
   if (i + 4 * L <= n) {
     for (int l = 0; l < L; l++) {
-      sums[l] += (double)FN_SUM_4(FN_FROM_ROW, 0);
+      if (centred) sums[l] += (double)FN_SUM_4(FN_FROM_ROW, 0);
       squares[l] += (double)FN_SQUARES_4(FN_FROM_ROW, 0);
     }
     i += 4 * L;
   }
   if (i < n) {
     T rest[4 * L] = {0};
-    for (int64_t l = 0; i + l < n; l++) rest[l] = x[i + l] - m;
+    for (int64_t l = 0; i + l < n; l++) rest[l] = centred ? x[i + l] - m : x[i + l];
     for (int l = 0; l < L; l++) {
-      sums[l] += (double)FN_SUM_4(FN_FROM_REST, 0);
+      if (centred) sums[l] += (double)FN_SUM_4(FN_FROM_REST, 0);
       squares[l] += (double)FN_SQUARES_4(FN_FROM_REST, 0);
     }
   }
@@ -110,9 +116,16 @@ static void FN(guess_rows)(const T *const *rows, int count, int64_t n, T *guess)
 static void FN(stats_of_rows)(const fn_job *job, const T *const *rows, int count, FN(stats) *stats) {
   const double part = 1 / (double)job->n;
   double sums[FN(BATCH)][FN_LANES], squares[FN(BATCH)][FN_LANES];
+  if (job->norm == FN_RMS) {
+    for (int r = 0; r < count; r++) FN(norm_sums)(rows[r], job->n, 0, sums[r], squares[r], 0);
+    FN_FOLD_LANES(double, squares, count, stats->square, part);
+    FN(stay_at_zero)(stats, count);
+    FN(settle)(job, stats, count);
+    return;
+  }
   FN(guess_rows)(rows, count, job->n, stats->guess);
   for (int visit = 0; visit < 2; visit++) {
-    for (int r = 0; r < count; r++) FN(norm_sums)(rows[r], job->n, stats->guess[r], sums[r], squares[r]);
+    for (int r = 0; r < count; r++) FN(norm_sums)(rows[r], job->n, stats->guess[r], sums[r], squares[r], 1);
     FN_FOLD_LANES(double, sums, count, stats->correction, part);
     FN_FOLD_LANES(double, squares, count, stats->square, part);
     if (visit || !FN(guess_again)(stats, count)) break;
@@ -122,21 +135,21 @@ static void FN(stats_of_rows)(const fn_job *job, const T *const *rows, int count
 
 /* ---- columns ----------------------------------------------------------------------------------------------------- */
 
-#define FN_FROM_COLUMN(k) (x[(k) * stride + j] - g[j])
+#define FN_FROM_COLUMN(k) (centred ? x[(k) * stride + j] - g[j] : x[(k) * stride + j])
 
-/* Sums over n rows of x - g and of its square. */
-static void FN(sums_across)(const T *x, int64_t stride, int64_t n, int64_t cols, const T *restrict g,
-                            double *restrict sums, double *restrict squares) {
+/* Sums over n rows of x - g and of its square, or of squares of x alone. */
+FN_INLINE void FN(sums_across)(const T *x, int64_t stride, int64_t n, int64_t cols, const T *restrict g,
+                               double *restrict sums, double *restrict squares, int centred) {
   int64_t i = 0;
   for (int64_t j = 0; j < cols; j++) sums[j] = squares[j] = 0;
   for (; i + 4 <= n; i += 4, x += 4 * stride)
     for (int64_t j = 0; j < cols; j++) {
-      sums[j] += (double)FN_SUM_4(FN_FROM_COLUMN, 0);
+      if (centred) sums[j] += (double)FN_SUM_4(FN_FROM_COLUMN, 0);
       squares[j] += (double)FN_SQUARES_4(FN_FROM_COLUMN, 0);
     }
   for (; i < n; i++, x += stride)
     for (int64_t j = 0; j < cols; j++) {
-      sums[j] += (double)FN_FROM_COLUMN(0);
+      if (centred) sums[j] += (double)FN_FROM_COLUMN(0);
       squares[j] += (double)(FN_FROM_COLUMN(0) * FN_FROM_COLUMN(0));
     }
 }
@@ -155,11 +168,19 @@ static void FN(guess_across)(const T *x, int64_t stride, int64_t n, int64_t cols
 
 static void FN(stats_of_columns)(const fn_job *job, const T *x, int64_t stride, int64_t cols, FN(stats) *stats) {
   const double part = 1 / (double)job->n;
+  double *sums = stats->correction, *squares = stats->square;
+  if (job->norm == FN_RMS) {
+    FN(sums_across)(x, stride, job->n, cols, stats->guess, sums, squares, 0);
+    for (int64_t j = 0; j < cols; j++) squares[j] *= part;
+    FN(stay_at_zero)(stats, cols);
+    FN(settle)(job, stats, cols);
+    return;
+  }
   FN(guess_across)(x, stride, job->n, cols, stats->guess);
   for (int visit = 0; visit < 2; visit++) {
-    FN(sums_across)(x, stride, job->n, cols, stats->guess, stats->correction, stats->square);
-    for (int64_t j = 0; j < cols; j++) stats->correction[j] *= part;
-    for (int64_t j = 0; j < cols; j++) stats->square[j] *= part;
+    FN(sums_across)(x, stride, job->n, cols, stats->guess, sums, squares, 1);
+    for (int64_t j = 0; j < cols; j++) sums[j] *= part;
+    for (int64_t j = 0; j < cols; j++) squares[j] *= part;
     if (visit || !FN(guess_again)(stats, cols)) break;
   }
   FN(settle)(job, stats, cols);

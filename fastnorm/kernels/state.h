@@ -10,6 +10,23 @@
 
 static inline int fn_finite(double v) { return v - v == 0; }
 
+/* Does a job leave elements out, or let some count more than others? */
+static inline int fn_is_masked(const fn_job *job) {
+  return job->array[FN_WHERE].data || job->array[FN_WEIGHTS].data || job->omit;
+}
+
+/* The planes that a job of its order touches. */
+static inline int fn_planes(const fn_job *job) { return job->order > 3 ? FN_PLANES : job->order > 2 ? FN_M4 : FN_M3; }
+
+/* The greatest power of two that is not above v; 1 where v is below the normal range. */
+static inline double fn_power_of_two(double v) {
+  uint64_t bits;
+  memcpy(&bits, &v, sizeof bits);
+  bits &= (uint64_t)0x7ff << 52;
+  memcpy(&v, &bits, sizeof v);
+  return bits ? v : 1;
+}
+
 /* hi + lo += v. A result that is not finite carries no low part. */
 static inline void fn_add(double *hi, double *lo, double v) {
   const double a = *hi, sum = a + v, part = sum - a;
@@ -79,9 +96,55 @@ static void fn_merge(double *into, int64_t into_stride, const double *from, int6
 #undef B
 }
 
+/* The means of third and fourth powers, from states that are not merged yet. With the shares a and b of the merged
+ * count and delta = mean_b - mean_a, expand the powers of (x - mean_a) - b delta and of (x - mean_b) + a delta:
+ *     m3 moves by b (m3_b - m3_a) + 3 delta a b (m2_b - m2_a) + delta^3 a b (a - b)
+ *     m4 moves by b (m4_b - m4_a) + 4 delta a b (m3_b - m3_a) + 6 delta^2 a b (a m2_b + b m2_a)
+ *                                 + delta^4 a b (a^2 - a b + b^2)
+ * which are the formulas of Pebay, SAND2008-6212 (2008), for means instead of sums. */
+static void fn_merge_higher(double *into, int64_t into_stride, const double *from, int64_t from_stride, int64_t cols,
+                            int order) {
+#define A(plane) into[(plane) * into_stride + j]
+#define B(plane) from[(plane) * from_stride + j]
+  for (int fourth = order > 3; fourth >= 0; fourth--) { /* m4 first: it asks for the old m3 */
+    const int plane = fourth ? FN_M4 : FN_M3;
+    FN_IVDEP
+    for (int64_t j = 0; j < cols; j++) {
+      const int a_empty = A(FN_COUNT) == 0, b_empty = B(FN_COUNT) == 0;
+      const double b = B(FN_COUNT) / (A(FN_COUNT) + B(FN_COUNT)), a = 1 - b;
+      const double delta = (B(FN_MEAN) - A(FN_MEAN)) + (B(FN_MEAN_LO) - A(FN_MEAN_LO));
+      const double da = delta * a, db = delta * b, apart = da * db;
+      const double a_var = A(FN_VAR), b_var = B(FN_VAR), a_m3 = A(FN_M3), b_m3 = B(FN_M3);
+      const double var_step = (b_var - a_var) + (B(FN_VAR_LO) - A(FN_VAR_LO));
+      const double m3_step = (b_m3 - a_m3) + (B(FN_M3_LO) - A(FN_M3_LO));
+      const double third = 3 * (da * b) * var_step + apart * (da - db);
+      const double fourth_power = (4 * (da * b) * m3_step + 6 * apart * (a * b_var + b * a_var)) +
+                                  apart * ((da * da - apart) + db * db);
+      const double mixed = fourth ? fourth_power : third;
+      const double a_hi = A(plane), a_lo = A(plane + 1), b_hi = B(plane), b_lo = B(plane + 1);
+      const double step = ((b_hi - a_hi) + (b_lo - a_lo)) * b + mixed, plain = (a_hi * a + b_hi * b) + mixed;
+      double hi = a_hi, lo = a_lo;
+      fn_add(&hi, &lo, step);
+      const double hi_joined = a_empty ? b_hi : fn_finite(step) ? hi : plain;
+      const double lo_joined = a_empty ? b_lo : fn_finite(step) ? lo : 0;
+      A(plane) = b_empty ? a_hi : hi_joined;
+      A(plane + 1) = b_empty ? a_lo : lo_joined;
+    }
+  }
+#undef A
+#undef B
+}
+
+/* All that a job keeps. */
+static void fn_merge_states(const fn_job *job, double *into, int64_t into_stride, const double *from,
+                            int64_t from_stride, int64_t cols) {
+  if (job->order > 2) fn_merge_higher(into, into_stride, from, from_stride, cols, job->order);
+  fn_merge(into, into_stride, from, from_stride, cols, job->extrema);
+}
+
 /* Empty states, or with `resume` those that stand `step` apart from index p on in job->state. */
 static void fn_begin(const fn_job *job, double *state, int64_t stride, int64_t cols, int64_t p, int64_t step) {
-  for (int plane = 0; plane < FN_PLANES; plane++)
+  for (int plane = 0; plane < fn_planes(job); plane++)
     for (int64_t j = 0; j < cols; j++)
       state[plane * stride + j] = job->resume ? job->state[plane * job->state_stride + p + j * step] : 0;
 }
@@ -105,6 +168,12 @@ static double fn_variance(const double *state, int64_t stride, double ddof) {
   return n == 0 ? __builtin_nan("") : ddof == 0 ? var : var * (n / (freedom > 0 ? freedom : 0));
 }
 
+/* What a norm divides by the root of: the variance, or the mean square about 0. */
+static double fn_square_of(const fn_job *job, const double *state, int64_t stride) {
+  const double mean = state[FN_MEAN * stride] + state[FN_MEAN_LO * stride];
+  return job->norm == FN_RMS ? fn_variance(state, stride, 0) + mean * mean : fn_variance(state, stride, job->ddof);
+}
+
 /* A variance as the job wants it. */
 static double fn_spread(const fn_job *job, double var) {
   return job->finish == FN_DEVIATION ? sqrt(var) : job->finish == FN_RECIPROCAL ? 1 / sqrt(var + job->eps) : var;
@@ -115,13 +184,17 @@ static void fn_finish(const fn_job *job, const double *state, int64_t stride, in
   for (int64_t j = 0; (job->state || job->mean || job->spread) && j < cols; j++, p += step) {
     const double *column = state + j;
     if (job->state)
-      for (int plane = 0; plane < FN_PLANES; plane++)
+      for (int plane = 0; plane < fn_planes(job); plane++)
         job->state[plane * job->state_stride + p] = fn_quiet(column[plane * stride]);
+    const int range = job->norm == FN_RANGE, empty = column[FN_COUNT * stride] == 0;
     if (job->mean) {
-      double mean = column[FN_MEAN * stride] + column[FN_MEAN_LO * stride];
-      fn_put(job->mean, job->out_dtype, p, column[FN_COUNT * stride] == 0 ? __builtin_nan("") : mean);
+      const double mean = column[FN_MEAN * stride] + column[FN_MEAN_LO * stride];
+      fn_put(job->mean, job->out_dtype, p, empty ? __builtin_nan("") : range ? column[FN_MIN * stride] : mean);
     }
-    if (job->spread) fn_put(job->spread, job->out_dtype, p, fn_spread(job, fn_variance(column, stride, job->ddof)));
+    if (job->spread && range)
+      fn_put(job->spread, job->out_dtype, p, empty ? __builtin_nan("") : column[FN_MAX * stride]);
+    else if (job->spread)
+      fn_put(job->spread, job->out_dtype, p, fn_spread(job, fn_square_of(job, column, stride)));
   }
 }
 
@@ -133,7 +206,7 @@ static void fn_begin_columns(const fn_job *job, int64_t lo, int64_t hi, void *sc
 static void fn_merge_slots(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
   const int64_t cols = job->inner.size;
   for (int64_t slot = lo; slot < hi; slot++)
-    fn_merge(scratch, cols, job->state + slot * cols, job->state_stride, cols, job->extrema);
+    fn_merge_states(job, scratch, cols, job->state + slot * cols, job->state_stride, cols);
 }
 
 static void fn_finish_columns(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {

@@ -24,22 +24,22 @@
 #include "half.h"
 #include "state.h"
 
-/* ---- storage types that are not computed in: extrema ------------------------------------------------------------- */
-
-#define T int8_t
-#define K T
-#define FN(name) name##_i8
-#define FN_TYPE FN_I8
-#define FN_SOURCES(X) X(FN_I8, T, uint8_t, , FN_AS_IS)
-#include "convert.h"
-#include "extrema.h"
-#include "unstamp.h"
+/* ---- storage types that are not computed in: extrema (bytes first: masks are bytes) ------------------------------- */
 
 #define T uint8_t
 #define K T
 #define FN(name) name##_u8
 #define FN_TYPE FN_U8
 #define FN_SOURCES(X) X(FN_U8, T, uint8_t, , FN_AS_IS)
+#include "convert.h"
+#include "extrema.h"
+#include "unstamp.h"
+
+#define T int8_t
+#define K T
+#define FN(name) name##_i8
+#define FN_TYPE FN_I8
+#define FN_SOURCES(X) X(FN_I8, T, uint8_t, , FN_AS_IS)
 #include "convert.h"
 #include "extrema.h"
 #include "unstamp.h"
@@ -144,6 +144,7 @@
 #include "convert.h"
 #include "extrema.h"
 #include "moments.h"
+#include "masked.h"
 #include "norm_stats.h"
 #include "careful.h"
 #include "apply.h"
@@ -169,6 +170,7 @@
 #include "convert.h"
 #include "extrema.h"
 #include "moments.h"
+#include "masked.h"
 #include "norm_stats.h"
 #include "careful.h"
 #include "apply.h"
