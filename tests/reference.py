@@ -301,3 +301,73 @@ def assert_counted(mean, var, x, axis=None, ddof=0, keepdims=False, dtype=None, 
         if got is not None:
             assert_layout(got, kept, dtype)
             assert_within(np.reshape(got, want.shape), want, bound)
+
+
+# ---- gradients of norms
+
+
+def saved_statistics(x, axes, eps=1e-5, where=None, rms=False):
+    """Mean (0 for an RMS norm) and rstd as a forward pass saves them, rounded to what x is computed in."""
+    compute = np.float64 if np.asarray(x).dtype.itemsize == 8 or np.asarray(x).dtype.kind in "biu" else np.float32
+    wide = np.asarray(x).astype(np.longdouble)
+    counts = np.ones(wide.shape, bool) if where is None else np.broadcast_to(where, wide.shape)
+    with silent():
+        n = np.maximum(counts.sum(axes, keepdims=True), 1)
+        mean = np.where(counts, wide, 0).sum(axes, keepdims=True) / n
+        square = np.where(counts, wide - (0 if rms else mean), 0) ** 2
+        rstd = 1 / np.sqrt(square.sum(axes, keepdims=True) / n + np.longdouble(eps))
+        return np.squeeze(mean, axes).astype(compute), np.squeeze(rstd, axes).astype(compute)
+
+
+def norm_backward(dy, x, rstd, weight, axes, where=None, rms=False):
+    """dx, dweight and dbias in extended precision, with what their error bounds are made of.
+
+    dx = rstd (g - avg(g) - xhat avg(g xhat)), g = dy weight, xhat = (x - avg(x)) rstd; an RMS norm takes no averages of
+    x and g away. Only what counts is averaged and summed.
+    """
+    dy, x = (np.asarray(v).astype(np.longdouble) for v in (dy, x))
+    along = [n if i in axes else 1 for i, n in enumerate(x.shape)]
+    across = [1 if i in axes else n for i, n in enumerate(x.shape)]
+    kept = tuple(i for i in range(x.ndim) if i not in axes)
+    counts = np.ones(x.shape, bool) if where is None else np.broadcast_to(where, x.shape)
+    n = np.maximum(counts.sum(axes, keepdims=True), 1)
+
+    def average(v):
+        return np.where(counts, v, 0).sum(axes, keepdims=True) / n
+
+    with silent():
+        scale = np.asarray(rstd).astype(np.longdouble).reshape(across)
+        g = dy if weight is None else dy * np.asarray(weight).astype(np.longdouble).reshape(along)
+        xhat = (x - (0 if rms else average(x))) * scale
+        dx = scale * (g - (0 if rms else average(g)) - xhat * average(g * xhat))
+        return {
+            "dx": np.where(counts, dx, 0),
+            "dweight": np.where(counts, dy * xhat, 0).sum(kept),
+            "dbias": np.where(counts, dy, 0).sum(kept),
+            "xhat": xhat,
+            "dx_scale": np.where(counts, scale * np.abs(np.where(counts, g, 0)).max(axes, keepdims=True, initial=0), 0),
+            "dweight_scale": np.where(counts, np.abs(dy) * (1 + np.abs(xhat)), 0).sum(kept),
+            "dbias_scale": np.where(counts, np.abs(dy), 0).sum(kept),
+        }
+
+
+def assert_gradients(got, want, x, weight):
+    """Check dx, dweight and dbias where there is one.
+
+    dx: g, xhat and the averages are rounded a few times each, relative to max|g|: 8 eps rstd max|g| (1 + |xhat|).
+    dweight: xhat is off by at most 3 eps (1 + |xhat|), products and sums of four by two more; dbias: sums of four.
+    Each is then rounded to its dtype; half precision is computed in float32.
+    """
+    dtype = result_dtype(x)
+    eps = max(float(np.finfo(np.float32).eps) if dtype.itemsize < 8 else 0, 2.0**-52)
+    assert_layout(got[0], np.shape(x), dtype)
+    bound = 8 * eps * want["dx_scale"] * (1 + np.abs(want["xhat"])) + eps_of(dtype) * np.abs(want["dx"])
+    assert_within(got[0], want["dx"], bound + (2.0**-24 if dtype.itemsize == 2 else 0))
+    parameter = dtype if weight is None else result_dtype(weight)
+    for gradient, name in zip(got[1:], ("dweight", "dbias"), strict=False):
+        if name == "dweight" and weight is None:
+            assert gradient is None
+            continue
+        assert_layout(gradient, want[name].shape, parameter)
+        bound = 6 * eps * want[f"{name}_scale"] + eps_of(parameter) * np.abs(want[name])
+        assert_within(gradient, want[name], bound + (2.0**-24 if parameter.itemsize == 2 else 0))

@@ -69,7 +69,9 @@ def test_ragged_lists_are_refused(call):
         call([[1.0, 2.0], [3.0]])
 
 
-@pytest.mark.parametrize("name", ["mean_var", "mean", "var", "std", "minmax", "moments", "standardize", "min_max_scale"])
+@pytest.mark.parametrize(
+    "name", ["mean_var", "mean", "var", "std", "minmax", "moments", "standardize", "min_max_scale"]
+)
 def test_axis(name):
     call = getattr(fastnorm, name)
     for axis in (2, -3, (0, 2), (-3,)):

@@ -93,9 +93,11 @@ cdef cnp.ndarray new_parameter(cnp.ndarray x, const char *reduced, int typenum):
     return new_kept(x, kept, False, typenum)
 
 
-cdef bint may_receive(cnp.ndarray y, cnp.ndarray x) noexcept:
-    """Whether the gradient may be written to y while x is read: it is x itself, or apart."""
-    return same_place(x, y) or apart(x, y)
+cdef bint all_apart(cnp.ndarray y, tuple inputs) noexcept:
+    for value in inputs:
+        if value is not None and not apart(value, y):
+            return False
+    return True
 
 
 cdef object backward(object dy, object x, object mean, object rstd, object weight, object normalized_shape, object axis,
@@ -116,6 +118,12 @@ cdef object backward(object dy, object x, object mean, object rstd, object weigh
     if storage < 0 or storage_type(dy) < 0 or compute_type(storage) != compute_type(storage_type(dy)):
         return None
     typenum = type_number(compute_type(storage))
+    job.parameter_dtype = result_storage(storage)
+    if dtype is not None:
+        job.parameter_dtype = float_storage((<cnp.dtype>dtype).type_num)
+    elif cnp.PyArray_CheckExact(weight):
+        job.parameter_dtype = storage_type(weight)
+    weight = as_parameter(weight, typenum)
     if not parameter(weight, x, reduced, typenum, &job.weight):
         return None
     if norm == FN_LAYER and not statistic(mean, x, reduced, typenum, &job.mean):
@@ -129,22 +137,12 @@ cdef object backward(object dy, object x, object mean, object rstd, object weigh
     if out is None:
         dx = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), written, 0)
     else:
-        if not cnp.PyArray_CheckExact(out) or cnp.PyArray_TYPE(out) != written or not same_shape(out, x):
+        if not is_result(out, x, written):
             return None
         dx = out
-        if not cnp.PyArray_ISNOTSWAPPED(dx) or not cnp.PyArray_ISWRITEABLE(dx):
-            return None
         in_place = same_place(x, dx) or same_place(dy, dx)
-        if dtype is None:
-            if not cnp.PyArray_IS_C_CONTIGUOUS(dx) or not may_receive(dx, x) or not may_receive(dx, dy):
-                return None
-            for read in (mean, rstd, weight, where):
-                if read is not None and not apart(read, dx):
-                    return None
-    if dtype is not None:
-        job.parameter_dtype = float_storage((<cnp.dtype>dtype).type_num)
-    else:
-        job.parameter_dtype = result_storage(storage) if weight is None else compute_type(storage)
+        if dtype is None and not (may_write(dx, (x, dy)) and all_apart(dx, (mean, rstd, weight, where))):
+            return None
     if weight is not None:
         dweight = new_parameter(x, reduced, type_number(job.parameter_dtype))
         job.dweight = cnp.PyArray_DATA(dweight)

@@ -29,6 +29,7 @@ typedef struct {
   int rows;
   const T *x[FN(TOGETHER)], *dy[FN(TOGETHER)];
   const unsigned char *mask; /* one row after the other; NULL: all count */
+  int64_t ahead;             /* bytes from x and dy to what the next batch will read; 0: unknown */
 } FN(batch);
 
 /* What dx is made with, in the compute type. */
@@ -111,6 +112,9 @@ static void FN(bring)(const fn_job *job, int64_t k, int rows, int64_t start, int
                       FN(room) *room, FN(batch) *batch) {
   batch->rows = rows;
   batch->mask = NULL;
+  const int64_t step = job->kept_ndim ? job->kept[job->kept_ndim - 1].step[FN_X] : 0;
+  const int alike = !job->columns && job->kept_ndim == 1 && step == job->kept[0].step[FN_Z];
+  batch->ahead = alike && FN(in_rows)(job, FN_X) && FN(in_rows)(job, FN_Z) ? rows * step : 0;
   FN(bring_rows)(job, FN_X, k, rows, start, count, room->x, room->out, batch->x);
   FN(bring_rows)(job, FN_Z, k, rows, start, count, room->dy, room->out, batch->dy);
   if (!job->array[FN_WHERE].data) return;
@@ -205,9 +209,10 @@ typedef struct {
 #define FN_REST_G(k) (rest_g[(k) * L + l])
 #define FN_REST_GH(k) (FN_REST_G(k) * FN_REST_H(k))
 #define FN_MAX(a, b) ((a) > (b) ? (a) : (b))
-#define FN_MAGNITUDE(v) ((v) < 0 ? -(v) : (v))
+#define FN_MAGNITUDE(v) ((T)(FN_TYPE == FN_F32 ? __builtin_fabsf((float)(v)) : __builtin_fabs((double)(v))))
 #define FN_MOST_4(d, k)                                                                                                \
-  FN_MAX(FN_MAX(FN_MAGNITUDE(d(k)), FN_MAGNITUDE(d((k) + 1))), FN_MAX(FN_MAGNITUDE(d((k) + 2)), FN_MAGNITUDE(d((k) + 3))))
+  FN_MAX(FN_MAX(FN_MAGNITUDE(d(k)), FN_MAGNITUDE(d((k) + 1))),                                                         \
+         FN_MAX(FN_MAGNITUDE(d((k) + 2)), FN_MAGNITUDE(d((k) + 3))))
 
 FN_INLINE void FN(backward_sums_of_kind)(const T *x, const T *dy, const T *weight, int64_t n, T m, T s,
                                          double *restrict to_h, double *restrict to_g, double *restrict to_gh,
@@ -277,11 +282,13 @@ static void FN(backward_sums_of_rows)(const fn_job *job, const FN(batch) *batch,
   FN_FOLD_LANES(double, lanes.g, batch->rows, g, 1);
   FN_FOLD_LANES(double, lanes.gh, batch->rows, gh, 1);
   for (int r = 0; r < batch->rows; r++) {
-    T most = 0;
-    for (int l = 0; l < FN_LANES; l++) most = FN_MAX(lanes.most[r][l], most);
+    T *most = lanes.most[r];
+    for (int l = 0; l < 8; l++) most[l] = FN_MAX(most[l], most[l + 8]);
+    for (int l = 0; l < 4; l++) most[l] = FN_MAX(most[l], most[l + 4]);
+    const T low = FN_MAX(most[0], most[2]), high = FN_MAX(most[1], most[3]);
     int64_t count = batch->mask ? 0 : n;
     for (int64_t i = 0; batch->mask && i < n; i++) count += batch->mask[r * n + i];
-    slopes[r] = (fn_slope){.count = (double)count, .shift = h[r], .mean_g = g[r], .dot = gh[r], .most = (double)most};
+    slopes[r] = (fn_slope){.count = (double)count, .shift = h[r], .mean_g = g[r], .dot = gh[r], .most = (double)FN_MAX(low, high)};
   }
 }
 
@@ -400,8 +407,7 @@ static void FN(settle_slope)(const fn_job *job, int64_t k, T mean, T rstd, FN(ro
   if (slope->count == 0) return;
   const int held = scale >= FN_LEAST_SCALE && scale <= FN_MOST_SCALE && fn_finite((double)mean) &&
                    fabs(slope->shift) <= FN_LARGE && fabs(slope->mean_g) <= FN_LARGE && fabs(slope->dot) <= FN_LARGE &&
-                   slope->most <= FN_MOST_SCALE / above &&
-                   (slope->most == 0 || slope->most >= FN_LEAST_SCALE / below);
+                   slope->most * above <= FN_MOST_SCALE && (slope->most == 0 || slope->most * below >= FN_LEAST_SCALE);
   if (held) return;
   slope->careful = 1;
   FN(careful_slope)(job, k, mean, rstd, room, slope);
@@ -413,13 +419,14 @@ static void FN(settle_slope)(const fn_job *job, int64_t k, T mean, T rstd, FN(ro
 #define FN_DX(g, h, f) ((f).rstd * ((kind & FN(CENTERED) ? (g) - (f).mean_g : (g)) - (h) * (f).dot))
 
 /* Four rows, whose terms are added before they meet dweight and dbias. */
-FN_INLINE void FN(apply_four)(T *restrict dx0, T *restrict dx1, T *restrict dx2, T *restrict dx3, const T *const *x,
-                              const T *const *dy, const T *weight, double *restrict dweight, double *restrict dbias,
-                              int64_t n, const FN(factors) *f, int kind) {
+FN_INLINE void FN(apply_four)(T *const *dx, const T *const *x, const T *const *dy, const T *weight,
+                              double *restrict dweight, double *restrict dbias, int64_t start, int64_t end,
+                              const FN(factors) *f, int kind) {
+  T *restrict dx0 = dx[0], *restrict dx1 = dx[1], *restrict dx2 = dx[2], *restrict dx3 = dx[3];
   const T *x0 = x[0], *x1 = x[1], *x2 = x[2], *x3 = x[3], *dy0 = dy[0], *dy1 = dy[1], *dy2 = dy[2], *dy3 = dy[3];
   const FN(factors) f0 = f[0], f1 = f[1], f2 = f[2], f3 = f[3];
   FN_IVDEP
-  for (int64_t i = 0; i < n; i++) {
+  for (int64_t i = start; i < end; i++) {
     const T d0 = dy0[i], d1 = dy1[i], d2 = dy2[i], d3 = dy3[i];
     const T h0 = FN_XHAT(x0[i], f0), h1 = FN_XHAT(x1[i], f1), h2 = FN_XHAT(x2[i], f2), h3 = FN_XHAT(x3[i], f3);
     dx0[i] = FN_DX(FN_SCALED(d0, weight[i]), h0, f0);
@@ -447,6 +454,7 @@ FN_INLINE void FN(apply_one)(T *restrict dx, const T *x, const T *dy, const T *w
 FN_INLINE void FN(apply_batch_of_kind)(T *dx, const FN(batch) *batch, const int *order, int count, int64_t at,
                                        const T *weight, double *dweight, double *dbias, int64_t n,
                                        const FN(factors) *factors, int kind) {
+  enum { PART = 8 * FN(LINE) };
   int i = 0;
   for (; i + 4 <= count; i += 4) {
     const T *x[4], *dy[4];
@@ -458,7 +466,15 @@ FN_INLINE void FN(apply_batch_of_kind)(T *dx, const FN(batch) *batch, const int 
       to[r] = dx + order[i + r] * n;
       f[r] = factors[order[i + r]];
     }
-    FN(apply_four)(to[0], to[1], to[2], to[3], x, dy, weight, dweight, dbias, n, f, kind);
+    for (int64_t j = 0, end; j < n; j = end) { /* memory is asked for the next batch meanwhile */
+      end = n - j < PART ? n : j + PART;
+      for (int64_t l = j; batch->ahead && l < end; l += FN(LINE))
+        for (int r = 0; r < 4; r++) {
+          __builtin_prefetch((const void *)((uintptr_t)(x[r] + l) + (uintptr_t)batch->ahead));
+          __builtin_prefetch((const void *)((uintptr_t)(dy[r] + l) + (uintptr_t)batch->ahead));
+        }
+      FN(apply_four)(to, x, dy, weight, dweight, dbias, j, end, f, kind);
+    }
   }
   for (; i < count; i++)
     FN(apply_one)(dx + order[i] * n, batch->x[order[i]] + at, batch->dy[order[i]] + at, weight, dweight, dbias, n,
@@ -490,7 +506,7 @@ static void FN(bring_statistics)(const fn_job *job, int64_t k, int rows, T *mean
 static void FN(backward_batch)(const fn_job *job, int64_t k, int rows, int64_t start, int64_t count, const T *weight,
                                double *dweight, double *dbias, FN(room) *room) {
   enum { MOST = FN(TOGETHER) };
-  T mean[MOST], rstd[MOST];
+  T mean[MOST] = {0}, rstd[MOST] = {0};
   fn_slope slopes[MOST];
   FN(batch) batch;
   FN(bring_statistics)(job, k, rows, mean, rstd);
