@@ -22,7 +22,7 @@ __all__ = ["Moments", "mean", "mean_var", "minmax", "moments", "std", "var"]
 # The rows of a state by name, in the order of kernels.h; m3 and m4 are means of powers about the mean.
 _STATE = ("count", "count_lo", "mean", "mean_lo", "var", "var_lo", "min", "max", "m3", "m3_lo", "m4", "m4_lo")
 _PROPAGATE, _OMIT = "propagate", "omit"
-_COUNT, _VAR, _MIN, _MAX, _M3, _M4 = map(_STATE.index, ("count", "var", "min", "max", "m3", "m4"))
+_COUNT, _MIN, _MAX, _M3, _M4 = map(_STATE.index, ("count", "min", "max", "m3", "m4"))
 
 
 def mean_var(
@@ -534,7 +534,7 @@ class Moments:
     @property
     def mean(self) -> Any:
         """Arithmetic means, float64; NaN before any data."""
-        return self._finish(0, want_mean=True)
+        return self._finish("mean")
 
     @property
     def min(self) -> Any:
@@ -565,7 +565,7 @@ class Moments:
         >>> fastnorm.moments([1.0, 3.0]).var(ddof=1)
         np.float64(2.0)
         """
-        return self._finish(_arguments.real("ddof", ddof))
+        return self._finish("var", _arguments.real("ddof", ddof))
 
     def std(self, ddof: float = 0) -> Any:
         """Return the standard deviations.
@@ -586,7 +586,7 @@ class Moments:
         >>> fastnorm.moments([1.0, 3.0]).std()
         np.float64(1.0)
         """
-        return self._finish(_arguments.real("ddof", ddof), root=True)
+        return self._finish("std", _arguments.real("ddof", ddof))
 
     def skewness(self) -> Any:
         """Return the skewness, ``m3 / m2**1.5`` with ``mk`` the mean of ``(x - mean)**k`` (biased, SciPy's default).
@@ -607,7 +607,7 @@ class Moments:
         >>> fastnorm.moments([0.0, 0.0, 0.0, 4.0], order=3).skewness().round(6)
         np.float64(1.154701)
         """
-        return self._standardized(3)
+        return self._finish("skewness", order=3)
 
     def kurtosis(self) -> Any:
         """Return the excess kurtosis, ``m4 / m2**2 - 3`` with ``mk`` as for `skewness` (biased, SciPy's default).
@@ -628,7 +628,7 @@ class Moments:
         >>> fastnorm.moments([1.0, 2.0, 3.0, 4.0], order=4).kurtosis().round(6)
         np.float64(-1.36)
         """
-        return self._standardized(4)
+        return self._finish("kurtosis", order=4)
 
     @property
     def block_rows(self) -> int:
@@ -717,25 +717,14 @@ class Moments:
         """The shape of the statistics."""
         return () if self._shape is None else self._shape
 
-    def _finish(self, ddof: float, *, want_mean: bool = False, root: bool = False) -> Any:
-        if self._state is None:
-            return np.float64("nan")
-        result = np.empty(self._kept)
-        _ops.finish(self._state, ddof, want_mean, root, result)
-        return result[()]
-
-    def _standardized(self, order: int) -> Any:
-        """The mean of the third power about the mean, or of the fourth, in units of the standard deviation."""
+    def _finish(self, what: str, ddof: float = 0, *, order: int = 2) -> Any:
         if self._order < order:
             raise ValueError(f"moments of order {self._order} were kept; expected Moments(order={order}) or more")
         if self._state is None:
             return np.float64("nan")
-        at, least = (_M3, 2.0**-640) if order == 3 else (_M4, 2.0**-480)
-        var, power = (self._state[plane] + self._state[plane + 1] for plane in (_VAR, at))
-        with np.errstate(all="ignore"):
-            result = power / var / np.sqrt(var) if order == 3 else power / var / var - 3
-        known = (var >= least) & ~np.isnan(result)  # below, powers vanished
-        return np.where(known, result, np.nan).reshape(self._kept)[()]
+        result = np.empty(self._kept)
+        _ops.finish(self._state, what, ddof, result)
+        return result[()]
 
     def _extremum(self, plane: int) -> Any:
         if not self._minmax:

@@ -113,17 +113,20 @@ def merge(cnp.ndarray into, cnp.ndarray state):
     run(fn_active_table().merge_slots, &job, 0, 1, cnp.PyArray_DATA(into))
 
 
-def finish(cnp.ndarray state, double ddof, bint want_mean, bint root, cnp.ndarray out):
-    """Write the means, variances or standard deviations of a state into a float64 array of as many elements."""
+cdef dict FINISH = {"var": FN_VARIANCE, "std": FN_DEVIATION, "skewness": FN_SKEWNESS, "kurtosis": FN_KURTOSIS}
+
+
+def finish(cnp.ndarray state, str what, double ddof, cnp.ndarray out):
+    """Write the means of a state, or what else FINISH names, into a float64 array of as many elements."""
     cdef fn_job job
     whole_state(&job, state)
     job.state = NULL
     job.out_dtype = FN_F64
     job.ddof = ddof
-    job.finish = FN_DEVIATION if root else FN_VARIANCE
-    if want_mean:
+    if what == "mean":
         job.mean = cnp.PyArray_DATA(out)
     else:
+        job.finish = FINISH[what]
         job.spread = cnp.PyArray_DATA(out)
     run(fn_active_table().finish_columns, &job, 0, job.inner.size, cnp.PyArray_DATA(state))
 

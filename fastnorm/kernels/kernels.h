@@ -80,7 +80,7 @@ typedef struct fn_slope {
 typedef struct fn_job {
   fn_array array[FN_ARRAYS];
   const void *weight, *bias; /* compute type, laid out by step[FN_P] of the reduced axes; NULL: one and zero */
-  void *mean, *spread;       /* by step[FN_P] of the kept axes (spread: var, std or rstd); NULL: not wanted */
+  void *mean, *spread;       /* by step[FN_P] of the kept axes (spread: as `finish` says); NULL: not wanted */
   void *min, *max;           /* extrema, of x's dtype */
   double *state;             /* planes: chunk slots or states by FN_P; NULL: results are enough */
   int64_t state_stride;      /* doubles per plane of `state`; extrema: results per piece */
@@ -116,7 +116,7 @@ typedef struct fn_job {
   fn_axis kept[FN_MAX_AXES], reduced[FN_MAX_AXES]; /* outermost first; kept[] without `inner` */
 } fn_job;
 
-enum fn_finish { FN_VARIANCE, FN_DEVIATION, FN_RECIPROCAL };
+enum fn_finish { FN_VARIANCE, FN_DEVIATION, FN_RECIPROCAL, FN_SKEWNESS, FN_KURTOSIS };
 
 /* Mean and standard deviation; nothing and the root mean square; minimum and range. */
 enum fn_norm { FN_LAYER, FN_RMS, FN_RANGE };

@@ -179,6 +179,14 @@ static double fn_spread(const fn_job *job, double var) {
   return job->finish == FN_DEVIATION ? sqrt(var) : job->finish == FN_RECIPROCAL ? 1 / sqrt(var + job->eps) : var;
 }
 
+/* Skewness and excess kurtosis: the third and fourth moments in units of the deviation. NaN where powers vanished. */
+static double fn_shape(const fn_job *job, const double *state, int64_t stride) {
+  const int third = job->finish == FN_SKEWNESS, plane = third ? FN_M3 : FN_M4;
+  const double var = fn_variance(state, stride, 0), power = state[plane * stride] + state[(plane + 1) * stride];
+  if (!(var >= (third ? 0x1p-640 : 0x1p-480))) return __builtin_nan("");
+  return third ? power / var / sqrt(var) : power / var / var - 3;
+}
+
 /* Results of `cols` columns whose statistics stand `step` apart from index p on. */
 static void fn_finish(const fn_job *job, const double *state, int64_t stride, int64_t cols, int64_t p, int64_t step) {
   for (int64_t j = 0; (job->state || job->mean || job->spread) && j < cols; j++, p += step) {
@@ -193,6 +201,8 @@ static void fn_finish(const fn_job *job, const double *state, int64_t stride, in
     }
     if (job->spread && range)
       fn_put(job->spread, job->out_dtype, p, empty ? __builtin_nan("") : column[FN_MAX * stride]);
+    else if (job->spread && (job->finish == FN_SKEWNESS || job->finish == FN_KURTOSIS))
+      fn_put(job->spread, job->out_dtype, p, fn_shape(job, column, stride));
     else if (job->spread)
       fn_put(job->spread, job->out_dtype, p, fn_spread(job, fn_square_of(job, column, stride)));
   }
