@@ -150,6 +150,8 @@ def mask(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray | None:
     """`value` as booleans of the given shape, repeated without a copy, or None."""
     if value is None:
         return None
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array; expected a plain array, for example {name}.filled(False)")
     found = np.asarray(value)
     if found.dtype != np.bool:
         raise TypeError(f"{name} has dtype {found.dtype}; expected bool")

@@ -541,3 +541,13 @@ def test_large_halves_do_not_overflow():
     np.testing.assert_allclose(y, reference.layer_norm(x)[0], atol=2.0**-10)
     assert mean.dtype == rstd.dtype == np.float32
     np.testing.assert_allclose(mean, [31376], rtol=2.0**-24)
+
+
+@pytest.mark.parametrize("n", [3, 8, 30, 100])
+def test_a_sum_stored_in_rows_with_gaps_has_the_same_statistics(n, dtype):
+    x, residual = (np.asfortranarray(uniform((n, 5000), dtype, seed)) for seed in (1, 2))
+    want, total = fastnorm.add_layer_norm(x, residual)
+    y, s = np.empty_like(x), np.zeros((5000, n + 5), dtype).T[:n]
+    fastnorm.add_layer_norm(x, residual, out=(y, s))
+    np.testing.assert_array_equal(s, total)
+    np.testing.assert_array_equal(y, want)

@@ -537,7 +537,7 @@ def test_bad_masks_weights_and_policies_are_named():
                 call(x, 0, nan_policy=policy)
         with pytest.raises(ValueError, match="where"):
             call(x, 0, where=np.ones((5, 6), bool))
-        for mask in (np.ones((6, 5)), np.ones((6, 5), np.uint8), [[1] * 5] * 6):
+        for mask in (np.ones((6, 5)), np.ones((6, 5), np.uint8), [[1] * 5] * 6, np.ma.ones((6, 5), bool)):
             with pytest.raises(TypeError, match="where"):
                 call(x, 0, where=mask)
     for call in calls:
