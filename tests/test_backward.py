@@ -1,4 +1,4 @@
-"""layer_norm_backward and rms_norm_backward: the gradients of the float64 twin, for any axes, layout, mask and range."""
+"""layer_norm_backward and rms_norm_backward: the gradients of the twin, for any axes, layout, mask and range."""
 
 import itertools
 import tracemalloc
@@ -98,7 +98,10 @@ def test_half_precision(half):
         for w in (weight, weight.astype(half), None):
             for d in (dy, dy.astype(np.float32)):
                 got = layer(d, x, w, axis)
-                assert [g.dtype for g in got if g is not None] == [half, *[half if w is None else w.dtype] * (2 - (w is None))]
+                assert [g.dtype for g in got if g is not None] == [
+                    half,
+                    *[half if w is None else w.dtype] * (2 - (w is None)),
+                ]
                 check(got, d, x, w, axis)
                 check(rms(d, x, w, axis), d, x, w, axis, is_rms=True)
 
@@ -162,7 +165,9 @@ def differences(function, x, step=1e-5):
 
 
 @pytest.mark.parametrize("eps", [1e-5, 0.5, 0.0])
-@pytest.mark.parametrize(("shape", "axis"), [((3, 5), 1), ((4, 3), 0), ((2, 3, 4), (1, 2)), ((2, 3, 4), (0, 2))], ids=str)
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((3, 5), 1), ((4, 3), 0), ((2, 3, 4), (1, 2)), ((2, 3, 4), (0, 2))], ids=str
+)
 def test_layer_norm_by_central_differences(shape, axis, eps):
     # A difference of step h is off by h^2 f''' / 6 + 2^-52 |f| / h, where f''' is some tens times rstd^3.
     dy, x, weight = problem(shape, np.float64, axis)
@@ -186,7 +191,9 @@ def test_layer_norm_by_central_differences(shape, axis, eps):
         if where is None:
             plain = fastnorm.layer_norm_backward(dy, x, mean, rstd, axis=axis)
             unit = np.ones_like(weight)
-            np.testing.assert_allclose(plain[0], differences(lambda v: loss(v, unit, bias), x), rtol=0, atol=1e-6)
+            np.testing.assert_allclose(
+                plain[0], differences(lambda v, unit=unit: loss(v, unit, bias), x), rtol=0, atol=1e-6
+            )
 
 
 @pytest.mark.parametrize(("shape", "axis"), [((3, 5), 1), ((4, 3), 0), ((2, 3, 4), (1, 2)), ((5, 1), 1)], ids=str)
@@ -243,7 +250,9 @@ def test_values_near_the_ends_of_the_type(shape, dtype):
             want = reference.norm_backward(d, x, rstd, weight, (1,))
             sure = finite if eps == 0 else np.ones(len(x), bool)
             scale = np.abs(rstd[:, None] * np.abs(d * weight).max(1, keepdims=True).astype(np.longdouble))
-            bound = 8 * reference.eps_of(dtype) * scale * (1 + np.abs(want["xhat"])) + np.finfo(dtype).smallest_subnormal
+            bound = (
+                8 * reference.eps_of(dtype) * scale * (1 + np.abs(want["xhat"])) + np.finfo(dtype).smallest_subnormal
+            )
             with reference.silent():
                 sure = sure[:, None] & (np.abs(want["dx"]) < np.finfo(dtype).max) & (scale < np.finfo(dtype).max)
                 far = np.abs(got[0] - want["dx"]) > bound
@@ -290,7 +299,9 @@ def test_a_constant_row_without_eps_is_nan_by_itself(dtype):
 # ---- masks
 
 
-@pytest.mark.parametrize("shape", [(67,), (70, 8), (9, 65), (3, 5, 7), (2, 33, 4), (18, 1030), (3, 17000), (1500, 5)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(67,), (70, 8), (9, 65), (3, 5, 7), (2, 33, 4), (18, 1030), (3, 17000), (1500, 5)], ids=str
+)
 def test_what_is_masked_never_counts(shape, dtype):
     for axis in range(len(shape)):
         dy, x, weight = problem(shape, dtype, axis)
@@ -307,7 +318,7 @@ def test_what_is_masked_never_counts(shape, dtype):
 
 
 def test_padding_changes_no_more_than_rounding(dtype):
-    dy, x, weight = problem((6, 20), dtype, 1)
+    dy, x, _ = problem((6, 20), dtype, 1)
     plain = layer(dy, x, None, 1)
     wide = np.full((6, 29), np.nan, dtype)
     wide_x, wide_dy = wide.copy(), wide.copy()
@@ -470,7 +481,9 @@ def test_bad_input_is_refused_by_name_and_changes_nothing(dtype):
         assert out.tobytes() == before, message
     bits = np.zeros(x.nbytes, np.uint8)
     with pytest.raises(ValueError, match="out overlaps where"):
-        fastnorm.layer_norm_backward(**good, where=bits[:48].view(bool).reshape(6, 8), out=bits.view(dtype).reshape(6, 8))
+        fastnorm.layer_norm_backward(
+            **good, where=bits[:48].view(bool).reshape(6, 8), out=bits.view(dtype).reshape(6, 8)
+        )
     with pytest.raises(ValueError, match="rstd has shape"):
         fastnorm.rms_norm_backward(dy, x, rstd[:2], weight)
 
@@ -481,7 +494,14 @@ def test_bad_input_is_refused_by_name_and_changes_nothing(dtype):
 @pytest.mark.peers
 @pytest.mark.parametrize(
     ("shape", "normalized"),
-    [((8, 64), (64,)), ((3, 7), (7,)), ((5, 1), (1,)), ((16, 768), (768,)), ((3, 5, 31), (5, 31)), ((2, 4097), (4097,))],
+    [
+        ((8, 64), (64,)),
+        ((3, 7), (7,)),
+        ((5, 1), (1,)),
+        ((16, 768), (768,)),
+        ((3, 5, 31), (5, 31)),
+        ((2, 4097), (4097,)),
+    ],
     ids=str,
 )
 def test_gradients_are_torchs(shape, normalized, dtype):
