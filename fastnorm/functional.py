@@ -433,6 +433,71 @@ def layer_norm_backward(
     where: Any = None,
     out: np.ndarray | None = None,
 ) -> Any:
+    r"""Gradients of a layer norm with respect to x, weight and bias.
+
+    With ``g = dy * weight`` and ``xhat = (x - mean) * rstd``, averages taken over each group of normalized elements and
+    sums over the groups::
+
+        dx = rstd * (g - average(g) - xhat * average(g * xhat))
+        dweight = sum(dy * xhat)
+        dbias = sum(dy)
+
+    What rounding left in the saved mean is found again from ``x - mean``, so dx is right at any offset. Sums go to
+    float64 and are rounded once; they do not depend on the number of threads.
+
+    Parameters
+    ----------
+    dy : array_like
+        Gradient with respect to the result, of the shape of x. float16, bfloat16 and float32 go with each other, and
+        float64 with itself and with integers.
+    x : array_like
+        What was normalized.
+    mean, rstd : array_like
+        As `layer_norm` returns them with ``return_stats=True``: the shape of x without the normalized axes.
+    weight : array_like, optional
+        The scale that was applied, of the normalized shape; default: one.
+    normalized_shape : int or tuple of int, optional
+        Shape of the trailing axes that were normalized together. Default: the shape of `weight`, else the last axis.
+    axis : int or tuple of int, optional
+        The axes that were normalized, in place of trailing ones.
+    where : array_like of bool, optional
+        Which elements counted; broadcast to the shape of x. The others have a dx of 0 and add to no sum.
+    out : ndarray, optional
+        Where dx goes: the shape and result dtype of x; may be dy or x itself.
+
+    Returns
+    -------
+    dx : ndarray
+        Same shape as x, and the dtype that the norm of x has. Exactly 0 where one element was normalized by itself. NaN
+        and infinity make NaN of their own group only.
+    dweight : ndarray or None
+        Same shape and dtype as weight (float64 for integers); None without one.
+    dbias : ndarray
+        The normalized shape; the dtype of dweight, or of dx without a weight.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not match, and an `out` that cannot be written or overlaps in part.
+    TypeError
+        For dtypes that are not supported (complex, longdouble, object, masked arrays) or do not go together.
+
+    References
+    ----------
+    Ba, Kiros, Hinton, "Layer Normalization", arXiv:1607.06450 (2016), equations 3 and 4, differentiated.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnorm
+    >>> x = np.array([[1.0, 2.0, 4.0], [3.0, 3.0, 9.0]])
+    >>> y, mean, rstd = fastnorm.layer_norm(x, return_stats=True)
+    >>> dx, _, dbias = fastnorm.layer_norm_backward([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]], x, mean, rstd)
+    >>> dx.round(3)
+    array([[ 0.229, -0.344,  0.115],
+           [-0.   , -0.   ,  0.   ]])
+    >>> dbias
+    array([1., 0., 1.])
+    """
     result = _ops.layer_norm_backward(dy, x, mean, rstd, weight, normalized_shape, axis, where, out)
     if result is not None:
         return result
@@ -455,6 +520,59 @@ def rms_norm_backward(
     axis: Any = None,
     out: np.ndarray | None = None,
 ) -> Any:
+    r"""Gradients of an RMS norm with respect to x and weight.
+
+    With ``g = dy * weight`` and ``xhat = x * rstd``, averages taken over each group of normalized elements and sums
+    over the groups::
+
+        dx = rstd * (g - xhat * average(g * xhat))
+        dweight = sum(dy * xhat)
+
+    Parameters
+    ----------
+    dy : array_like
+        Gradient with respect to the result, of the shape of x. float16, bfloat16 and float32 go with each other, and
+        float64 with itself and with integers.
+    x : array_like
+        What was normalized.
+    rstd : array_like
+        As `rms_norm` returns it with ``return_stats=True``: the shape of x without the normalized axes.
+    weight : array_like, optional
+        The scale that was applied, of the normalized shape; default: one.
+    normalized_shape : int or tuple of int, optional
+        Shape of the trailing axes that were normalized together. Default: the shape of `weight`, else the last axis.
+    axis : int or tuple of int, optional
+        The axes that were normalized, in place of trailing ones.
+    out : ndarray, optional
+        Where dx goes: the shape and result dtype of x; may be dy or x itself.
+
+    Returns
+    -------
+    dx : ndarray
+        Same shape as x, and the dtype that the norm of x has. NaN and infinity make NaN of their own group only.
+    dweight : ndarray or None
+        Same shape and dtype as weight (float64 for integers); None without one.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not match, and an `out` that cannot be written or overlaps in part.
+    TypeError
+        For dtypes that are not supported (complex, longdouble, object, masked arrays) or do not go together.
+
+    References
+    ----------
+    Zhang, Sennrich, "Root Mean Square Layer Normalization", arXiv:1910.07467 (2019), equation 4, differentiated.
+
+    Examples
+    --------
+    >>> import numpy as np, fastnorm
+    >>> x = np.array([[3.0, 4.0]])
+    >>> y, rstd = fastnorm.rms_norm(x, eps=0.0, return_stats=True)
+    >>> dx, dweight = fastnorm.rms_norm_backward([[1.0, 0.0]], x, rstd, np.ones(2))
+    >>> dx.round(4), dweight.round(4)
+    (array([[ 0.181 , -0.1358]]), array([0.8485, 0.    ]))
+    """
     result = _ops.rms_norm_backward(dy, x, rstd, weight, normalized_shape, axis, out)
     if result is not None:
         return result

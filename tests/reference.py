@@ -313,8 +313,10 @@ def saved_statistics(x, axes, eps=1e-5, where=None, rms=False):
     counts = np.ones(wide.shape, bool) if where is None else np.broadcast_to(where, wide.shape)
     with silent():
         n = np.maximum(counts.sum(axes, keepdims=True), 1)
-        mean = np.where(counts, wide, 0).sum(axes, keepdims=True) / n
-        square = np.where(counts, wide - (0 if rms else mean), 0) ** 2
+        near = np.where(counts, wide, 0).max(axes, keepdims=True, initial=0)
+        left = np.where(counts, wide - near, 0).sum(axes, keepdims=True) / n
+        mean = near + left
+        square = np.where(counts, wide if rms else wide - near - left, 0) ** 2
         rstd = 1 / np.sqrt(square.sum(axes, keepdims=True) / n + np.longdouble(eps))
         return np.squeeze(mean, axes).astype(compute), np.squeeze(rstd, axes).astype(compute)
 
@@ -338,7 +340,9 @@ def norm_backward(dy, x, rstd, weight, axes, where=None, rms=False):
     with silent():
         scale = np.asarray(rstd).astype(np.longdouble).reshape(across)
         g = dy if weight is None else dy * np.asarray(weight).astype(np.longdouble).reshape(along)
-        xhat = (x - (0 if rms else average(x))) * scale
+        near = 0 if rms else np.where(counts, x, 0).max(axes, keepdims=True, initial=0)  # a large mean costs nothing
+        near = np.where(np.isfinite(near), near, 0)
+        xhat = (x - near - (0 if rms else average(x - near))) * scale
         dx = scale * (g - (0 if rms else average(g)) - xhat * average(g * xhat))
         return {
             "dx": np.where(counts, dx, 0),

@@ -46,8 +46,8 @@ static void FN(kept_offsets)(const fn_job *job, int which, int64_t k, int rows, 
   }
   const int lined_up = width == 1 && job->kept_ndim == 1;
   const int64_t step = lined_up ? job->kept[0].step[which] : job->inner.step[which];
-  const int64_t first = lined_up || width == 1 ? k * step
-                                               : fn_offset(job->kept, job->kept_ndim, k / width, which) + k % width * step;
+  int64_t first = k * step;
+  if (!lined_up && width > 1) first = fn_offset(job->kept, job->kept_ndim, k / width, which) + k % width * step;
   for (int r = 0; r < rows; r++) to[r] = p + first + r * step;
 }
 
@@ -288,7 +288,8 @@ static void FN(backward_sums_of_rows)(const fn_job *job, const FN(batch) *batch,
     const T low = FN_MAX(most[0], most[2]), high = FN_MAX(most[1], most[3]);
     int64_t count = batch->mask ? 0 : n;
     for (int64_t i = 0; batch->mask && i < n; i++) count += batch->mask[r * n + i];
-    slopes[r] = (fn_slope){.count = (double)count, .shift = h[r], .mean_g = g[r], .dot = gh[r], .most = (double)FN_MAX(low, high)};
+    slopes[r] = (fn_slope){.count = (double)count, .shift = h[r], .mean_g = g[r], .dot = gh[r]};
+    slopes[r].most = (double)FN_MAX(low, high);
   }
 }
 
