@@ -113,7 +113,8 @@ static void FN(bring)(const fn_job *job, int64_t k, int rows, int64_t start, int
   batch->rows = rows;
   batch->mask = NULL;
   const int64_t step = job->kept_ndim ? job->kept[job->kept_ndim - 1].step[FN_X] : 0;
-  const int alike = !job->columns && job->kept_ndim == 1 && step == job->kept[0].step[FN_Z];
+  /* Longer rows are streams that processors follow by themselves; asking for them only takes their cache away. */
+  const int alike = !job->columns && job->n <= 4 * FN_SHORT && job->kept_ndim == 1 && step == job->kept[0].step[FN_Z];
   batch->ahead = alike && FN(in_rows)(job, FN_X) && FN(in_rows)(job, FN_Z) ? rows * step : 0;
   FN(bring_rows)(job, FN_X, k, rows, start, count, room->x, room->out, batch->x);
   FN(bring_rows)(job, FN_Z, k, rows, start, count, room->dy, room->out, batch->dy);
