@@ -65,6 +65,7 @@ def words(n, seed=0):
 DIGITS = {"bfloat16": 8, "float16": 11, "float32": 24, "float64": 53}
 
 
+@functools.cache  # NumPy makes a new string for every name
 def is_float(dtype):
     return np.dtype(dtype).name in DIGITS
 
