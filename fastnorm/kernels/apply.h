@@ -142,7 +142,7 @@ FN_INLINE void FN(apply_line)(T *to, const T *x, const T *weight, const T *bias,
  * after the last line lie in two pieces that overlap these; they are computed before anything is written, since y may
  * be x. */
 FN_INLINE void FN(apply_row)(T *y, const T *x, const T *weight, const T *bias, int64_t n, const FN(params) *params,
-                             int r, const T *ahead, int kind) {
+                             int r, const T *ahead, const T *also, int kind) {
   enum { W = FN(LINE) };
   const T center = params->center[r], center_lo = params->center_lo[r], scale = params->scale[r];
   if (n <= 4 * W) {
@@ -156,18 +156,19 @@ FN_INLINE void FN(apply_row)(T *y, const T *x, const T *weight, const T *bias, i
   for (int64_t i = (int64_t)((-(uintptr_t)y & 63) / sizeof(T)); i + W <= n; i += W) {
     FN(apply_line)(y + i, x, weight, bias, i, center, center_lo, scale, kind);
     __builtin_prefetch(ahead + i);
+    __builtin_prefetch(also + i);
   }
   memcpy(y, head, sizeof head);
   memcpy(y + n - W, tail, sizeof tail);
 }
 
 /* Applies parameters number `first` and on to `count` rows of n elements. A row of y may be that of x. */
-static void FN(apply_to_rows)(T *const *y, const T *const *x, const T *const *ahead, int count, const T *weight,
+static void FN(apply_to_rows)(T *const *y, const T *const *x, const T *const *ahead, const T *const *also, int count, const T *weight,
                               const T *bias, int64_t n, const FN(params) *params, int first, int past_cache) {
   switch (fn_kind(params->with_lo, params->at_zero, weight, bias, past_cache)) {
 #define FN_CASE(kind)                                                                                                  \
   case kind:                                                                                                           \
-    for (int r = 0; r < count; r++) FN(apply_row)(y[r], x[r], weight, bias, n, params, first + r, ahead[r], kind);     \
+    for (int r = 0; r < count; r++) FN(apply_row)(y[r], x[r], weight, bias, n, params, first + r, ahead[r], also[r], kind);     \
     break;
     FN_KINDS(FN_CASE)
 #undef FN_CASE
@@ -193,7 +194,7 @@ static void FN(apply_run)(const fn_job *job, const T *x, int64_t outer, int64_t 
   const T *bias = job->bias && plain ? (const T *)job->bias + start : NULL;
   char *y_base = fn_base(job, FN_Y, outer, 0);
   T *y = direct ? (T *)(void *)y_base + start : tile;
-  FN(apply_to_rows)(&y, &x, &x, 1, weight, bias, n, params, r, direct && plain && job->stream && !FN(is_touched_up)(job));
+  FN(apply_to_rows)(&y, &x, &x, &x, 1, weight, bias, n, params, r, direct && plain && job->stream && !FN(is_touched_up)(job));
   for (int64_t at = 0; !plain && at < n;) {
     const fn_run run = fn_next_run(job, FN_P, start + at, n - at);
     const int64_t step = fn_step(job, FN_P);

@@ -10,10 +10,28 @@ static inline int FN(has_residual)(const fn_job *job) { return job->array[FN_Z].
 /* Does something other than the plain sums of norm_stats.h give the statistics? */
 static inline int FN(takes_states)(const fn_job *job) { return job->norm == FN_RANGE || fn_is_masked(job); }
 
-/* s = x + z; s may be either. */
-static void FN(add)(T *s, const T *x, const T *z, int64_t n) {
-  FN_IVDEP
-  for (int64_t i = 0; i < n; i++) s[i] = x[i] + z[i];
+/* s = x + z; s may be either. `past`, if any, gets the same past the cache. */
+static void FN(add)(T *s, T *past, const T *x, const T *z, int64_t n) {
+  enum { W = FN(WIDTH), LINE = FN(LINE) };
+  const int64_t head = (int64_t)((-(uintptr_t)(past ? past : s) & 63) / sizeof(T));
+  int64_t i = 0;
+  for (; i < head && i < n; i++) {
+    const T sum = x[i] + z[i];
+    s[i] = sum;
+    if (past) past[i] = sum;
+  }
+  for (; i + LINE <= n; i += LINE) {
+    FN(vector) sum[LINE / W];
+    for (int k = 0; k < LINE; k += W)
+      sum[k / W] = *(const FN(loose_vector) *)(const void *)(x + i + k) + *(const FN(loose_vector) *)(const void *)(z + i + k);
+    for (int k = 0; k < LINE; k += W) *(FN(loose_vector) *)(void *)(s + i + k) = sum[k / W];
+    for (int k = 0; past && k < LINE; k += W) fn_store_past_cache(past + i + k, &sum[k / W]);
+  }
+  for (; i < n; i++) {
+    const T sum = x[i] + z[i];
+    s[i] = sum;
+    if (past) past[i] = sum;
+  }
 }
 
 /* ---- rows -------------------------------------------------------------------------------------------------------- */
@@ -25,10 +43,8 @@ static const T *FN(add_run)(const fn_job *job, int64_t row, int64_t start, int64
   char *base = fn_base(job, FN_S, row, 0);
   const int native = FN(native)(&job->array[FN_S]) && FN(in_line)(job, FN_S);
   T *s = native && !job->stream ? (T *)(void *)base + start : tile;
-  FN(add)(s, x, z, n);
-  if (native && job->stream)
-    fn_stream(base + start * (int64_t)sizeof(T), (const char *)s, n * (int64_t)sizeof(T));
-  else if (!native)
+  FN(add)(s, native && job->stream ? (T *)(void *)base + start : NULL, x, z, n);
+  if (!native)
     FN(store)(job, FN_S, base, start, n, s);
   return fn_is_half(job->array[FN_S].dtype) ? FN(load)(job, FN_S, base, start, n, tile) : s;
 }
@@ -71,7 +87,7 @@ static void FN(store_rows)(const fn_job *job, int64_t row, int rows, const T *ti
 
 static void FN(norm_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
   T *tile = scratch, *x_tile = tile + FN_CHUNK, *spare = x_tile + FN_CHUNK, *y[FN(BATCH)];
-  const T *x[FN(BATCH)], *ahead[FN(BATCH)];
+  const T *x[FN(BATCH)], *ahead[FN(BATCH)], *also[FN(BATCH)];
   FN(params) params;
   const int half = fn_is_half(job->array[FN_Y].dtype), residual = FN(has_residual)(job);
   const int by_state = FN(takes_states)(job);
@@ -92,12 +108,13 @@ static void FN(norm_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scrat
       x[r] = direct     ? (const T *)(const void *)fn_base(job, FN_X, row + r, 0)
              : residual ? FN(add_run)(job, row + r, 0, n, x_tile + r * n, spare)
                         : FN(load)(job, FN_X, fn_base(job, FN_X, row + r, 0), 0, n, x_tile + r * n);
-      ahead[r] = direct ? (const T *)(const void *)fn_base(job, FN_X, next, 0) : x[r];
+      ahead[r] = direct || residual ? (const T *)(const void *)fn_base(job, FN_X, next, 0) : x[r];
+      also[r] = residual ? (const T *)(const void *)fn_base(job, FN_Z, next, 0) : ahead[r];
       y[r] = in_tile ? tile + r * n : (T *)(void *)fn_base(job, FN_Y, row + r, 0);
     }
     if (!by_state) FN(params_of_rows)(job, x, row, rows, &params);
     if (plain && params.all) {
-      FN(apply_to_rows)(y, x, ahead, rows, job->weight, job->bias, n, &params, 0, job->stream && !in_tile);
+      FN(apply_to_rows)(y, x, ahead, also, rows, job->weight, job->bias, n, &params, 0, job->stream && !in_tile);
       if (in_tile) FN(store_rows)(job, row, rows, tile, x_tile);
       continue;
     }
@@ -154,7 +171,7 @@ static const T *FN(add_strip)(const fn_job *job, int64_t outer, int64_t j, int64
   int64_t x_stride, z_stride, stride;
   const T *x = FN(load_columns)(job, FN_X, fn_base(job, FN_X, outer, j), start, rows, cols, tile, &x_stride);
   const T *z = FN(load_columns)(job, FN_Z, fn_base(job, FN_Z, outer, j), start, rows, cols, spare, &z_stride);
-  for (int64_t i = 0; i < rows; i++) FN(add)(tile + i * cols, x + i * x_stride, z + i * z_stride, cols);
+  for (int64_t i = 0; i < rows; i++) FN(add)(tile + i * cols, NULL, x + i * x_stride, z + i * z_stride, cols);
   FN(store_strip)(job, FN_S, fn_base(job, FN_S, outer, j), start, rows, cols, tile, spare, job->stream);
   if (!fn_is_half(job->array[FN_S].dtype)) return tile;
   return FN(load_columns)(job, FN_S, fn_base(job, FN_S, outer, j), start, rows, cols, tile, &stride);
