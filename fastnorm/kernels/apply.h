@@ -163,12 +163,14 @@ FN_INLINE void FN(apply_row)(T *y, const T *x, const T *weight, const T *bias, i
 }
 
 /* Applies parameters number `first` and on to `count` rows of n elements. A row of y may be that of x. */
-static void FN(apply_to_rows)(T *const *y, const T *const *x, const T *const *ahead, const T *const *also, int count, const T *weight,
-                              const T *bias, int64_t n, const FN(params) *params, int first, int past_cache) {
+static void FN(apply_to_rows)(T *const *y, const T *const *x, const T *const *ahead, const T *const *also, int count,
+                              const T *weight, const T *bias, int64_t n, const FN(params) *params, int first,
+                              int past_cache) {
   switch (fn_kind(params->with_lo, params->at_zero, weight, bias, past_cache)) {
 #define FN_CASE(kind)                                                                                                  \
   case kind:                                                                                                           \
-    for (int r = 0; r < count; r++) FN(apply_row)(y[r], x[r], weight, bias, n, params, first + r, ahead[r], also[r], kind);     \
+    for (int r = 0; r < count; r++)                                                                                    \
+      FN(apply_row)(y[r], x[r], weight, bias, n, params, first + r, ahead[r], also[r], kind);                          \
     break;
     FN_KINDS(FN_CASE)
 #undef FN_CASE
@@ -194,7 +196,8 @@ static void FN(apply_run)(const fn_job *job, const T *x, int64_t outer, int64_t 
   const T *bias = job->bias && plain ? (const T *)job->bias + start : NULL;
   char *y_base = fn_base(job, FN_Y, outer, 0);
   T *y = direct ? (T *)(void *)y_base + start : tile;
-  FN(apply_to_rows)(&y, &x, &x, &x, 1, weight, bias, n, params, r, direct && plain && job->stream && !FN(is_touched_up)(job));
+  FN(apply_to_rows)(&y, &x, &x, &x, 1, weight, bias, n, params, r,
+                    direct && plain && job->stream && !FN(is_touched_up)(job));
   for (int64_t at = 0; !plain && at < n;) {
     const fn_run run = fn_next_run(job, FN_P, start + at, n - at);
     const int64_t step = fn_step(job, FN_P);

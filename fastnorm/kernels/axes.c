@@ -79,7 +79,8 @@ void fn_plan(fn_job *job, int ndim, const int64_t *shape, const int64_t *const *
 
   /* Short rows go side by side; a norm takes even a single one as a column. */
   const fn_axis *kept = job->kept + job->kept_ndim - 1, *along = job->reduced + job->reduced_ndim - 1;
-  const int across = job->kept_ndim > 0 && (job->reduced_ndim == 0 || magnitude(kept->step[FN_X]) < magnitude(along->step[FN_X]));
+  const int across =
+      job->kept_ndim > 0 && (job->reduced_ndim == 0 || magnitude(kept->step[FN_X]) < magnitude(along->step[FN_X]));
   job->columns = across || (job->n < FN_SHORT && (writes || job->kept_ndim > 0));
   job->inner = (fn_axis){.size = 1};
   if (job->columns && job->kept_ndim > 0) job->inner = job->kept[--job->kept_ndim];

@@ -16,9 +16,7 @@ static inline T FN(unkey)(K key) {
   memcpy(&value, &key, sizeof value);
   return value;
 }
-static inline int FN(unordered)(K lo, K hi) {
-  return lo < FN(key)(FN_MINUS_INFINITY) || hi > FN(key)(FN_INFINITY);
-}
+static inline int FN(unordered)(K lo, K hi) { return lo < FN(key)(FN_MINUS_INFINITY) || hi > FN(key)(FN_INFINITY); }
 static inline T FN(nan)(void) { return FN_NAN; }
 #else
 static inline K FN(key)(T value) { return value; }
@@ -109,7 +107,7 @@ static inline K FN(none_yet)(int above) {
   return FN(key)(above ? FN_INFINITY : FN_MINUS_INFINITY);
 #else
   const K top = (K)-1 > 0 ? (K)-1 : (K)(((uint64_t)1 << (8 * sizeof(K) - 1)) - 1);
-  return above ? top : (K) ~top;
+  return above ? top : (K)~top;
 #endif
 }
 

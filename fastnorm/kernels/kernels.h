@@ -92,25 +92,25 @@ typedef struct fn_job {
   int64_t index;             /* which of the `outer` problems; backward: the reduced element that slots begin with */
   int64_t first;             /* the chunk that slot 0 holds; backward: the block */
   double eps, ddof;
-  double least, most;        /* FN_RANGE: where the extrema go; backward: most is the largest |weight| */
-  void *dweight, *dbias;     /* backward: sums over the kept indices, by FN_P of the reduced axes; NULL: not wanted */
-  fn_slope *slopes;          /* backward: one per kept index, chunk after chunk; NULL: found on the way */
-  double *slots;             /* backward: sums of dweight and of dbias; the totals, then one slot per block of a wave */
-  int64_t width, block;      /* backward: elements of each sum in a slot; kept indices per slot */
-  int64_t wave;              /* backward: slots in use */
-  int dtype;     /* compute type */
-  int out_dtype; /* of mean and spread */
-  int parameter_dtype; /* of dweight and dbias */
-  int columns;   /* memory runs along a kept axis, `inner` */
-  int finish;    /* enum fn_finish: what `spread` is */
-  int source;    /* which array is normalized: FN_X, or FN_S where a residual was added */
-  int norm;      /* enum fn_norm: what a norm takes away and divides by */
-  int order;     /* of moments: 2, 3 or 4 */
-  int extrema;   /* FN_MIN and FN_MAX are wanted */
-  int omit;      /* NaN counts as little as what FN_WHERE leaves out */
-  int resume;    /* `state` holds states that go on; otherwise they begin */
-  int stream;    /* results are written past the cache */
-  int quiet;     /* weight or bias holds infinity or NaN */
+  double least, most;    /* FN_RANGE: where the extrema go; backward: most is the largest |weight| */
+  void *dweight, *dbias; /* backward: sums over the kept indices, by FN_P of the reduced axes; NULL: not wanted */
+  fn_slope *slopes;      /* backward: one per kept index, chunk after chunk; NULL: found on the way */
+  double *slots;         /* backward: sums of dweight and of dbias; the totals, then one slot per block of a wave */
+  int64_t width, block;  /* backward: elements of each sum in a slot; kept indices per slot */
+  int64_t wave;          /* backward: slots in use */
+  int dtype;             /* compute type */
+  int out_dtype;         /* of mean and spread */
+  int parameter_dtype;   /* of dweight and dbias */
+  int columns;           /* memory runs along a kept axis, `inner` */
+  int finish;            /* enum fn_finish: what `spread` is */
+  int source;            /* which array is normalized: FN_X, or FN_S where a residual was added */
+  int norm;              /* enum fn_norm: what a norm takes away and divides by */
+  int order;             /* of moments: 2, 3 or 4 */
+  int extrema;           /* FN_MIN and FN_MAX are wanted */
+  int omit;              /* NaN counts as little as what FN_WHERE leaves out */
+  int resume;            /* `state` holds states that go on; otherwise they begin */
+  int stream;            /* results are written past the cache */
+  int quiet;             /* weight or bias holds infinity or NaN */
   int kept_ndim, reduced_ndim;
   fn_axis inner;                                   /* size 1 for rows */
   fn_axis kept[FN_MAX_AXES], reduced[FN_MAX_AXES]; /* outermost first; kept[] without `inner` */

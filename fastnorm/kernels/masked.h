@@ -106,8 +106,8 @@ FN_INLINE void FN(sums_of_rows)(const T *x, int64_t stride, const double *w, int
 FN_MASKED_KINDS(FN_MASKED_KIND)
 #undef FN_MASKED_KIND
 
-static void FN(sums_of_kind)(const T *x, int64_t stride, const double *w, int64_t rows, int64_t cols,
-                             const double *g, double *sums, int weighted, int order) {
+static void FN(sums_of_kind)(const T *x, int64_t stride, const double *w, int64_t rows, int64_t cols, const double *g,
+                             double *sums, int weighted, int order) {
 #define FN_MASKED_KIND(with, upto)                                                                                     \
   if (weighted == with && order == upto) FN(sums_of_rows_##with##upto)(x, stride, w, rows, cols, g, sums);
   FN_MASKED_KINDS(FN_MASKED_KIND)
@@ -122,8 +122,7 @@ static void FN(sum_masked)(const T *x, int64_t stride, const double *w, int64_t 
   for (int k = 0; k <= order; k++)
     for (int64_t j = 0; j < wide; j++) sums[k * FN_STRIP + j] = 0;
   FN(sums_of_kind)(x, group * stride, w, whole, wide, g, sums, weighted, order);
-  if (done < n)
-    FN(sums_of_kind)(x + done * stride, 0, w + done * cols, 1, (n - done) * cols, g, sums, weighted, order);
+  if (done < n) FN(sums_of_kind)(x + done * stride, 0, w + done * cols, 1, (n - done) * cols, g, sums, weighted, order);
   for (int k = !weighted; k <= order; k++) fn_fold_groups(sums + k * FN_STRIP, group, cols);
   for (int64_t j = 0; !weighted && j < cols; j++) sums[j] = (double)n;
 }

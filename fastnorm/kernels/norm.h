@@ -23,7 +23,8 @@ static void FN(add)(T *s, T *past, const T *x, const T *z, int64_t n) {
   for (; i + LINE <= n; i += LINE) {
     FN(vector) sum[LINE / W];
     for (int k = 0; k < LINE; k += W)
-      sum[k / W] = *(const FN(loose_vector) *)(const void *)(x + i + k) + *(const FN(loose_vector) *)(const void *)(z + i + k);
+      sum[k / W] =
+          *(const FN(loose_vector) *)(const void *)(x + i + k) + *(const FN(loose_vector) *)(const void *)(z + i + k);
     for (int k = 0; k < LINE; k += W) *(FN(loose_vector) *)(void *)(s + i + k) = sum[k / W];
     for (int k = 0; past && k < LINE; k += W) fn_store_past_cache(past + i + k, &sum[k / W]);
   }
@@ -44,8 +45,7 @@ static const T *FN(add_run)(const fn_job *job, int64_t row, int64_t start, int64
   const int native = FN(native)(&job->array[FN_S]) && FN(in_line)(job, FN_S);
   T *s = native && !job->stream ? (T *)(void *)base + start : tile;
   FN(add)(s, native && job->stream ? (T *)(void *)base + start : NULL, x, z, n);
-  if (!native)
-    FN(store)(job, FN_S, base, start, n, s);
+  if (!native) FN(store)(job, FN_S, base, start, n, s);
   return fn_is_half(job->array[FN_S].dtype) ? FN(load)(job, FN_S, base, start, n, tile) : s;
 }
 
@@ -93,8 +93,8 @@ static void FN(norm_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scrat
   const int by_state = FN(takes_states)(job);
   const int plain = (half || FN(native)(&job->array[FN_Y])) && FN(in_line)(job, FN_Y) && FN(affine_is_plain)(job) &&
                     !FN(is_touched_up)(job);
-  const int direct = FN(native)(&job->array[FN_X]) && job->reduced_ndim == 1 &&
-                     fn_step(job, FN_X) == (int64_t)sizeof(T) && !residual;
+  const int direct =
+      FN(native)(&job->array[FN_X]) && job->reduced_ndim == 1 && fn_step(job, FN_X) == (int64_t)sizeof(T) && !residual;
   const int64_t n = job->n, bytes = n * (int64_t)sizeof(T), most = FN_TILE / 2 / n;
   const int together = most < 1 || by_state ? 1 : most > FN(BATCH) ? FN(BATCH) : (int)most;
   /* Short rows that follow each other in memory go past the cache together, from a tile. */
@@ -143,7 +143,8 @@ static void FN(residual_rows)(const fn_job *job, int64_t lo, int64_t hi, void *s
   const int64_t chunks = (job->n + FN_CHUNK - 1) / FN_CHUNK;
   for (int64_t unit = lo; unit < hi; unit++) {
     const int64_t start = unit % chunks * FN_CHUNK;
-    FN(add_run)(job, unit / chunks, start, job->n - start < FN_CHUNK ? job->n - start : FN_CHUNK, tile, tile + FN_CHUNK);
+    FN(add_run)(job, unit / chunks, start, job->n - start < FN_CHUNK ? job->n - start : FN_CHUNK, tile,
+                tile + FN_CHUNK);
   }
   fn_stream_end();
 }
@@ -228,8 +229,8 @@ static void FN(apply_columns)(const fn_job *job, int64_t lo, int64_t hi, void *s
     for (int64_t j = 0; j < job->inner.size; j += FN_STRIP) {
       const int64_t cols = job->inner.size - j < FN_STRIP ? job->inner.size - j : FN_STRIP;
       int64_t stride;
-      const T *x = FN(load_columns)(job, job->source, fn_base(job, job->source, outer, j), start, rows, cols, tile,
-                                    &stride);
+      const T *x =
+          FN(load_columns)(job, job->source, fn_base(job, job->source, outer, j), start, rows, cols, tile, &stride);
       FN(params_of)(job, job->state + fn_place(job, outer, j), job->state_stride, step, cols, &params);
       FN(apply_strip)(job, x, stride, outer, j, start, rows, cols, &params, out, (uint8_t *)(out + FN_CHUNK));
     }

@@ -118,8 +118,8 @@ static void fn_merge_higher(double *into, int64_t into_stride, const double *fro
       const double var_step = (b_var - a_var) + (B(FN_VAR_LO) - A(FN_VAR_LO));
       const double m3_step = (b_m3 - a_m3) + (B(FN_M3_LO) - A(FN_M3_LO));
       const double third = 3 * (da * b) * var_step + apart * (da - db);
-      const double fourth_power = (4 * (da * b) * m3_step + 6 * apart * (a * b_var + b * a_var)) +
-                                  apart * ((da * da - apart) + db * db);
+      const double fourth_power =
+          (4 * (da * b) * m3_step + 6 * apart * (a * b_var + b * a_var)) + apart * ((da * da - apart) + db * db);
       const double mixed = fourth ? fourth_power : third;
       const double a_hi = A(plane), a_lo = A(plane + 1), b_hi = B(plane), b_lo = B(plane + 1);
       const double step = ((b_hi - a_hi) + (b_lo - a_lo)) * b + mixed, plain = (a_hi * a + b_hi * b) + mixed;
@@ -224,7 +224,7 @@ static void fn_finish_columns(const fn_job *job, int64_t lo, int64_t hi, void *s
   fn_finish(job, (double *)scratch + lo, job->inner.size, hi - lo, p, job->inner.step[FN_P]);
 }
 
-/* ---- sums --------------------------------------------------------------------------------------------------------- */
+/* ---- sums -------------------------------------------------------------------------------------------------------- */
 
 #define FN_LANES 16
 

@@ -24,7 +24,7 @@
 #include "half.h"
 #include "state.h"
 
-/* ---- storage types that are not computed in: extrema (bytes first: masks are bytes) ------------------------------- */
+/* ---- storage types that are not computed in: extrema (bytes first: masks are bytes) ------------------------------ */
 
 #define T uint8_t
 #define K T
@@ -124,7 +124,7 @@
 #include "extrema.h"
 #include "unstamp.h"
 
-/* ---- compute types (double first: float sums in it) --------------------------------------------------------------- */
+/* ---- compute types (double first: float sums in it) -------------------------------------------------------------- */
 
 #define T double
 #define K int64_t
