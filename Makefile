@@ -12,7 +12,7 @@ export CC
 
 BIN      := $(VENV)/bin
 PIP      := $(BIN)/python -m pip --disable-pip-version-check --quiet
-NATIVE   := setup.py pyproject.toml $(wildcard fastnorm/*.pyx fastnorm/*.pxd fastnorm/kernels/*.[ch])
+NATIVE   := setup.py pyproject.toml $(wildcard fastnorm/*.pyx fastnorm/door/*.pxi fastnorm/kernels/*.[ch])
 SETTINGS := CC=$(CC) CFLAGS=$(CFLAGS) LDFLAGS=$(LDFLAGS) OPENMP=$(FASTNORM_OPENMP) SANITIZE=$(FASTNORM_SANITIZE)
 
 .DEFAULT_GOAL := help

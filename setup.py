@@ -124,14 +124,14 @@ class BuildExt(build_ext):
                 return False
 
 
-KERNELS = Path("fastnorm/kernels")
+KERNELS, DOOR = Path("fastnorm/kernels"), Path("fastnorm/door")
 
 setup(
     ext_modules=[
         Extension(
             "fastnorm._ops",
             sources=["fastnorm/_ops.pyx", *sorted(map(str, KERNELS.glob("*.c")))],
-            depends=sorted(map(str, [*KERNELS.glob("*.h"), *Path("fastnorm/door").glob("*.pxi")])),
+            depends=sorted(map(str, [*KERNELS.glob("*.h"), *DOOR.glob("*.pxi")])),
             include_dirs=[str(KERNELS), np.get_include()],
             define_macros=[
                 ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),

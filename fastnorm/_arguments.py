@@ -15,7 +15,7 @@ from numpy.lib.array_utils import normalize_axis_index
 
 from . import _ops
 
-Axis = int | Sequence[int] | None
+_Named = Sequence[tuple[str, Any]]  # arrays, or None, by the names that messages give them
 
 _STORED = "float16, bfloat16, float32, float64, an integer type or bool"
 
@@ -30,16 +30,6 @@ def array(name: str, value: Any) -> np.ndarray:
     return result
 
 
-def _is_float(dtype: np.dtype) -> bool:
-    """Whether kernels read this floating type. The first bfloat16 seen tells the door its type number."""
-    if dtype.kind == "f":
-        return dtype.char in "efd"
-    bfloat16 = dtype.name == "bfloat16" and dtype.itemsize == 2 and dtype.type.__module__ == "ml_dtypes"
-    if bfloat16:
-        _ops.set_bfloat16(dtype.num)
-    return bfloat16
-
-
 def result_dtype(x: np.ndarray) -> np.dtype:
     """The dtype that statistics and norms of x have: that of a float, in this machine's byte order, else float64."""
     return np.dtype(np.float64) if x.dtype.kind in "biu" else x.dtype.newbyteorder("=")
@@ -48,13 +38,6 @@ def result_dtype(x: np.ndarray) -> np.dtype:
 def compute_dtype(x: np.ndarray) -> np.dtype:
     """The dtype that x is computed in, and that parameters and saved statistics have: float32 for half precision."""
     return np.dtype(np.float64 if x.dtype.kind in "biu" or x.dtype.itemsize == 8 else np.float32)
-
-
-def _index(value: Any) -> int:
-    """`value` as an int; no boolean is one."""
-    if isinstance(value, (bool, np.bool)):
-        raise TypeError
-    return operator.index(value)
 
 
 def axes(name: str, axis: Any, ndim: int) -> tuple[int, ...] | None:
@@ -71,6 +54,38 @@ def axes(name: str, axis: Any, ndim: int) -> tuple[int, ...] | None:
     if len(set(found)) < len(found):
         raise ValueError(f"{name} must not repeat an axis, got {axis!r} for an array of {ndim} dimensions")
     return tuple(sorted(found))
+
+
+def normalized_axes(x: np.ndarray, normalized_shape: Any, weight: Any, axis: Any) -> tuple[int, ...]:
+    """The axes that a layer norm reduces: `axis`, or as many trailing ones as the normalized shape has."""
+    named = axes("axis", axis, x.ndim)
+    if named == ():
+        raise ValueError("axis must name at least one axis, got ()")
+    if normalized_shape is not None:
+        source, shape = "normalized_shape", sizes("normalized_shape", normalized_shape)
+    elif named is not None:
+        return named
+    elif weight is not None:
+        source, shape = "the shape of weight", np.shape(weight)
+    else:
+        source, shape = "the shape to normalize", x.shape[-1:]
+    found = tuple(range(x.ndim - len(shape), x.ndim)) if named is None else named
+    if not shape or len(shape) > x.ndim or shape != tuple(x.shape[a] for a in found):
+        where = "trailing axes" if named is None else f"axes {found}"
+        expected = f"one size or more, those of the {where} of x, which has shape {x.shape}"
+        raise ValueError(f"{source} is {shape}; expected {expected}")
+    return found
+
+
+def sizes(name: str, value: Any) -> tuple[int, ...]:
+    """An int or a sequence of ints, none of them negative, as a tuple."""
+    try:
+        found = tuple(_index(n) for n in (value if np.iterable(value) else (value,)))
+    except TypeError:
+        raise TypeError(f"{name} must be an int or a tuple of ints, got {value!r}") from None
+    if any(n < 0 for n in found):
+        raise ValueError(f"{name} must not be negative, got {value!r}")
+    return found
 
 
 def real(name: str, value: Any, *, least: float | None = None) -> float:
@@ -114,38 +129,6 @@ def float_dtype(name: str, value: Any) -> np.dtype[Any] | None:
     return dtype.newbyteorder("=")
 
 
-def normalized_axes(x: np.ndarray, normalized_shape: Any, weight: Any, axis: Any) -> tuple[int, ...]:
-    """The axes that a layer norm reduces: `axis`, or as many trailing ones as the normalized shape has."""
-    named = axes("axis", axis, x.ndim)
-    if named == ():
-        raise ValueError("axis must name at least one axis, got ()")
-    if normalized_shape is not None:
-        source, shape = "normalized_shape", sizes("normalized_shape", normalized_shape)
-    elif named is not None:
-        return named
-    elif weight is not None:
-        source, shape = "the shape of weight", np.shape(weight)
-    else:
-        source, shape = "the shape to normalize", x.shape[-1:]
-    found = tuple(range(x.ndim - len(shape), x.ndim)) if named is None else named
-    if not shape or len(shape) > x.ndim or shape != tuple(x.shape[a] for a in found):
-        where = "trailing axes" if named is None else f"axes {found}"
-        expected = f"one size or more, those of the {where} of x, which has shape {x.shape}"
-        raise ValueError(f"{source} is {shape}; expected {expected}")
-    return found
-
-
-def sizes(name: str, value: Any) -> tuple[int, ...]:
-    """An int or a sequence of ints, none of them negative, as a tuple."""
-    try:
-        found = tuple(_index(n) for n in (value if np.iterable(value) else (value,)))
-    except TypeError:
-        raise TypeError(f"{name} must be an int or a tuple of ints, got {value!r}") from None
-    if any(n < 0 for n in found):
-        raise ValueError(f"{name} must not be negative, got {value!r}")
-    return found
-
-
 def mask(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray | None:
     """`value` as booleans of the given shape, repeated without a copy, or None."""
     if value is None:
@@ -159,101 +142,6 @@ def mask(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray | None:
         return np.broadcast_to(found, shape)
     except ValueError:
         raise ValueError(f"{name} has shape {found.shape}; expected one that broadcasts to {shape}") from None
-
-
-def parameter(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray | None:
-    """Weight or bias, contiguous and of the result's dtype, or None."""
-    if value is None:
-        return None
-    values = array(name, value)
-    if values.shape != shape:
-        raise ValueError(f"{name} has shape {values.shape}; expected the normalized shape {shape}")
-    with np.errstate(over="ignore"):
-        return np.require(values, dtype, ["C", "A"])
-
-
-def output(
-    out: Any, x: np.ndarray, dtype: np.dtype, others: Sequence[tuple[str, Any]], *, name: str = "out", also: Any = ()
-) -> Any:
-    """`out`, if a result of x can be written there: x itself, or memory that x and the `others` have no part in.
-
-    It may also be one of the (name, array) in `also`.
-    """
-    if out is None:
-        return None
-    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
-        raise TypeError(f"{name} must be an array, got {type(out).__name__}")
-    if out.dtype != dtype or not out.dtype.isnative:
-        raise ValueError(f"{name} has dtype {out.dtype}; expected {dtype}, the dtype of the result")
-    if out.shape != x.shape:
-        raise ValueError(f"{name} has shape {out.shape}; expected {x.shape}, the shape of x")
-    if not out.flags.writeable:
-        raise ValueError(f"{name} is read-only; expected a writeable array")
-    if _overlaps_itself(out):
-        raise ValueError(f"{name} has strides {out.strides}, so that elements share memory; expected separate elements")
-    result = np.asarray(out)
-    for whose, value in (("x", x), *also):
-        if not _is_same(value, out) and _may_share(value, result):
-            raise ValueError(f"{name} overlaps {whose} in part; expected {whose} itself or separate memory")
-    for whose, value in others:
-        if value is not None and _may_share(value, result):
-            raise ValueError(f"{name} overlaps {whose}; expected separate memory")
-    return result
-
-
-def outputs(out: Any, x: np.ndarray, dtype: np.dtype, residual: np.ndarray, others: Sequence[tuple[str, Any]]) -> Any:
-    """The pair (y, s) that a norm of x + residual writes, or None."""
-    if out is None:
-        return None
-    if not isinstance(out, tuple) or len(out) != 2:
-        raise TypeError(f"out must be a tuple (y, s) of two arrays, got {type(out).__name__}")
-    also = [("residual", residual)]
-    y = output(out[0], x, dtype, others, name="out[0]", also=also)
-    s = output(out[1], x, dtype, [*others, ("out[0]", y)], name="out[1]", also=also)
-    if y is None or s is None:
-        raise TypeError("out must be a tuple (y, s) of two arrays, got None in it")
-    return y, s
-
-
-def alike(name: str, value: Any, x: np.ndarray) -> np.ndarray:
-    """`value` as an array of the shape and result dtype of x."""
-    found = array(name, value)
-    if found.shape != x.shape:
-        raise ValueError(f"{name} has shape {found.shape}; expected {x.shape}, the shape of x")
-    if result_dtype(found) != result_dtype(x):
-        raise TypeError(f"{name} has dtype {found.dtype}; expected {result_dtype(x)}, as for x")
-    return found
-
-
-def _is_same(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two arrays of one shape are the same elements of the same type."""
-    steps = [(s, t) for s, t, size in zip(a.strides, b.strides, a.shape, strict=True) if size > 1]
-    return bool(a.ctypes.data == b.ctypes.data and a.dtype == b.dtype and all(s == t for s, t in steps))
-
-
-def _may_share(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two arrays have an element in common, or might: the exact answer can take for ever."""
-    try:
-        return np.shares_memory(a, b, max_work=1_000_000)  # type: ignore[arg-type]  # stubs know no bound
-    except np.exceptions.TooHardError:
-        return True
-
-
-def _overlaps_itself(x: np.ndarray) -> bool:
-    """Whether two elements may share memory. Axes by ascending stride, each must step past all that is inside it."""
-    reach = x.itemsize
-    for stride, size in sorted((abs(stride), size) for stride, size in zip(x.strides, x.shape, strict=True)):
-        if size > 1 and stride < reach:
-            return x.size > 0
-        reach += stride * (size - 1)
-    return False
-
-
-def nan_policy(value: Any) -> str:
-    """One of the three things that may be done about NaN."""
-    if not isinstance(value, str) or value not in ("propagate", "omit", "raise"):
-        raise ValueError(f"nan_policy must be 'propagate', 'omit' or 'raise', got {value!r}")
-    return value
 
 
 def weights(value: Any, x: np.ndarray, axis: tuple[int, ...] | None) -> np.ndarray | None:
@@ -284,17 +172,34 @@ def weights(value: Any, x: np.ndarray, axis: tuple[int, ...] | None) -> np.ndarr
     return np.broadcast_to(wide, x.shape)
 
 
-def no_nan(name: str, x: np.ndarray, where: np.ndarray | None, weights: np.ndarray | None) -> None:
-    """Refuse NaN among what counts."""
-    if x.dtype.kind not in "biu" and x.size and _ops.contains_nan(x, where, weights):
-        raise ValueError(f"{name} contains NaN, which nan_policy='raise' forbids")
-
-
 def omits_nan(policy: Any, name: str, x: np.ndarray, where: Any = None, weights: Any = None) -> bool:
-    """Whether NaN is to be left out; refused here where the policy is to raise and NaN is among what counts."""
-    if nan_policy(policy) == "raise":
-        no_nan(name, x, where, weights)
-    return bool(policy == "omit")
+    """Whether `nan_policy` is to leave NaN out; refused here if it is to raise and NaN is among what counts."""
+    if not isinstance(policy, str) or policy not in ("propagate", "omit", "raise"):
+        raise ValueError(f"nan_policy must be 'propagate', 'omit' or 'raise', got {policy!r}")
+    if policy == "raise" and x.dtype.kind not in "biu" and x.size and _ops.contains_nan(x, where, weights):
+        raise ValueError(f"{name} contains NaN, which nan_policy='raise' forbids")
+    return policy == "omit"
+
+
+def parameter(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray | None:
+    """Weight or bias, contiguous and of the result's dtype, or None."""
+    if value is None:
+        return None
+    values = array(name, value)
+    if values.shape != shape:
+        raise ValueError(f"{name} has shape {values.shape}; expected the normalized shape {shape}")
+    with np.errstate(over="ignore"):
+        return np.require(values, dtype, ["C", "A"])
+
+
+def alike(name: str, value: Any, x: np.ndarray) -> np.ndarray:
+    """`value` as an array of the shape and result dtype of x."""
+    found = array(name, value)
+    if found.shape != x.shape:
+        raise ValueError(f"{name} has shape {found.shape}; expected {x.shape}, the shape of x")
+    if result_dtype(found) != result_dtype(x):
+        raise TypeError(f"{name} has dtype {found.dtype}; expected {result_dtype(x)}, as for x")
+    return found
 
 
 def gradient(dy: Any, x: np.ndarray) -> np.ndarray:
@@ -315,3 +220,87 @@ def statistic(name: str, value: Any, x: np.ndarray, axes: Sequence[int]) -> np.n
         raise ValueError(f"{name} has shape {values.shape}; expected {shape}, that of x without the normalized axes")
     with np.errstate(over="ignore"):
         return np.require(values, compute_dtype(x), ["C", "A"])
+
+
+def output(
+    out: Any, x: np.ndarray, dtype: np.dtype, others: _Named = (), *, in_place: _Named = (), name: str = "out"
+) -> Any:
+    """`out`, if a result of x can be written there, or None.
+
+    It may be x itself or one of the arrays `in_place`; else no element of it may be one of theirs or of the `others`'.
+    """
+    if out is None:
+        return None
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
+        raise TypeError(f"{name} must be an array, got {type(out).__name__}")
+    if out.dtype != dtype or not out.dtype.isnative:
+        raise ValueError(f"{name} has dtype {out.dtype}; expected {dtype}, the dtype of the result")
+    if out.shape != x.shape:
+        raise ValueError(f"{name} has shape {out.shape}; expected {x.shape}, the shape of x")
+    if not out.flags.writeable:
+        raise ValueError(f"{name} is read-only; expected a writeable array")
+    if _overlaps_itself(out):
+        raise ValueError(f"{name} has strides {out.strides}, so that elements share memory; expected separate elements")
+    result = np.asarray(out)
+    for whose, value in (("x", x), *in_place):
+        if not _is_same(value, out) and _may_share(value, result):
+            raise ValueError(f"{name} overlaps {whose} in part; expected {whose} itself or separate memory")
+    for whose, value in others:
+        if value is not None and _may_share(value, result):
+            raise ValueError(f"{name} overlaps {whose}; expected separate memory")
+    return result
+
+
+def outputs(out: Any, x: np.ndarray, dtype: np.dtype, residual: np.ndarray, others: _Named) -> Any:
+    """The pair (y, s) that a norm of x + residual writes, or None."""
+    if out is None:
+        return None
+    if not isinstance(out, tuple) or len(out) != 2:
+        raise TypeError(f"out must be a tuple (y, s) of two arrays, got {type(out).__name__}")
+    in_place = [("residual", residual)]
+    y = output(out[0], x, dtype, others, in_place=in_place, name="out[0]")
+    s = output(out[1], x, dtype, [*others, ("out[0]", y)], in_place=in_place, name="out[1]")
+    if y is None or s is None:
+        raise TypeError("out must be a tuple (y, s) of two arrays, got None in it")
+    return y, s
+
+
+def _is_float(dtype: np.dtype) -> bool:
+    """Whether kernels read this floating type. The first bfloat16 seen tells the door its type number."""
+    if dtype.kind == "f":
+        return dtype.char in "efd"
+    bfloat16 = dtype.name == "bfloat16" and dtype.itemsize == 2 and dtype.type.__module__ == "ml_dtypes"
+    if bfloat16:
+        _ops.set_bfloat16(dtype.num)
+    return bfloat16
+
+
+def _index(value: Any) -> int:
+    """`value` as an int; no boolean is one."""
+    if isinstance(value, (bool, np.bool)):
+        raise TypeError
+    return operator.index(value)
+
+
+def _is_same(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays of one shape are the same elements of the same type."""
+    steps = [(s, t) for s, t, size in zip(a.strides, b.strides, a.shape, strict=True) if size > 1]
+    return bool(a.ctypes.data == b.ctypes.data and a.dtype == b.dtype and all(s == t for s, t in steps))
+
+
+def _may_share(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays have an element in common, or might: the exact answer can take for ever."""
+    try:
+        return np.shares_memory(a, b, max_work=1_000_000)  # type: ignore[arg-type]  # stubs know no bound
+    except np.exceptions.TooHardError:
+        return True
+
+
+def _overlaps_itself(x: np.ndarray) -> bool:
+    """Whether two elements may share memory. Axes by ascending stride, each must step past all that is inside it."""
+    reach = x.itemsize
+    for stride, size in sorted((abs(stride), size) for stride, size in zip(x.strides, x.shape, strict=True)):
+        if size > 1 and stride < reach:
+            return x.size > 0
+        reach += stride * (size - 1)
+    return False

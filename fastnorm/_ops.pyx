@@ -94,7 +94,8 @@ cdef extern from "kernels.h":
         fn_slope *slopes
         double *slots
         int64_t width, block, wave
-        int dtype, out_dtype, parameter_dtype, columns, finish, source, norm, order, extrema, omit, resume, stream, quiet
+        int dtype, out_dtype, parameter_dtype, columns, finish, source, norm
+        int order, extrema, omit, resume, stream, quiet
         int kept_ndim, reduced_ndim
         fn_axis inner
 

@@ -70,9 +70,10 @@ def layer_norm(
     Raises
     ------
     ValueError
-        For shapes that do not match, a negative or NaN `eps`, and an `out` that cannot be written or overlaps in part.
+        For shapes that do not match, an axis that x does not have or that is repeated, a negative or NaN `eps`, and an
+        `out` that cannot be written or overlaps in part.
     TypeError
-        For dtypes that are not supported (complex, object, masked arrays).
+        For dtypes that are not supported (complex, longdouble, object, masked arrays) and a mask that is not of bools.
 
     References
     ----------
@@ -312,10 +313,10 @@ def standardize(
     Raises
     ------
     ValueError
-        For an axis that x does not have, a negative or NaN `eps`, and an `out` that cannot be written or overlaps in
-        part.
+        For an axis that x does not have or that is repeated, a negative or NaN `eps`, NaN where `nan_policy` is
+        "raise", and an `out` that cannot be written or overlaps in part.
     TypeError
-        For dtypes that are not supported (complex, object, masked arrays).
+        For dtypes that are not supported (complex, longdouble, object, masked arrays).
 
     Examples
     --------
@@ -334,7 +335,7 @@ def standardize(
     axes = _arguments.axes("axis", axis, x.ndim)
     ddof = _arguments.real("ddof", ddof)
     eps = _arguments.real("eps", eps, least=0)
-    into = _arguments.output(out, x, _arguments.result_dtype(x), [])
+    into = _arguments.output(out, x, _arguments.result_dtype(x))
     omit = _arguments.omits_nan(nan_policy, "x", x)
     result = _ops.standardize(x, axes, ddof, eps, omit, into, return_stats, True)
     return _as_given(result, out, return_stats)
@@ -356,7 +357,7 @@ def min_max_scale(
     Parameters
     ----------
     x : array_like
-        Real array. Floats keep their dtype; integers and booleans give float64.
+        Real array. Floats keep their dtype (half precision is computed in float32); integers and booleans give float64.
     axis : int, tuple of int or None, default 0
         Axes over which the extrema are taken; None for all.
     feature_range : tuple of two floats, default (0, 1)
@@ -378,10 +379,10 @@ def min_max_scale(
     Raises
     ------
     ValueError
-        For a `feature_range` that does not ascend, an axis that x does not have, and an `out` that cannot be written or
-        overlaps in part.
+        For a `feature_range` that does not ascend, an axis that x does not have or that is repeated, NaN where
+        `nan_policy` is "raise", and an `out` that cannot be written or overlaps in part.
     TypeError
-        For dtypes that are not supported (complex, object, masked arrays).
+        For dtypes that are not supported (complex, longdouble, object, masked arrays).
 
     Examples
     --------
@@ -398,27 +399,10 @@ def min_max_scale(
             return result
     x = _arguments.array("x", x)
     axes = _arguments.axes("axis", axis, x.ndim)
-    into = _arguments.output(out, x, _arguments.result_dtype(x), [])
+    into = _arguments.output(out, x, _arguments.result_dtype(x))
     omit = _arguments.omits_nan(nan_policy, "x", x)
     result = _ops.min_max_scale(x, axes, least, most, omit, into, return_stats, True)
     return _as_given(result, out, return_stats)
-
-
-def _normalized(x: Any, normalized_shape: Any, weight: Any, bias: Any, axis: Any) -> tuple[Any, Any, Any, Any]:
-    """x, the axes to normalize, weight and bias in the form that the doors know."""
-    x = _arguments.array("x", x)
-    axes = _arguments.normalized_axes(x, normalized_shape, weight, axis)
-    dtype = _arguments.compute_dtype(x)
-    shape = tuple(x.shape[a] for a in axes)
-    weight = _arguments.parameter("weight", weight, shape, dtype)
-    return x, axes, weight, _arguments.parameter("bias", bias, shape, dtype)
-
-
-def _as_given(result: Any, out: np.ndarray | None, return_stats: bool) -> Any:
-    """The result, with `out` as the caller knows it (a subclass of ndarray, for example)."""
-    if out is None:
-        return result
-    return (out, *result[1:]) if return_stats else out
 
 
 def layer_norm_backward(
@@ -478,9 +462,11 @@ def layer_norm_backward(
     Raises
     ------
     ValueError
-        For shapes that do not match, and an `out` that cannot be written or overlaps in part.
+        For shapes that do not match, an axis that x does not have or that is repeated, and an `out` that cannot be
+        written or overlaps in part.
     TypeError
-        For dtypes that are not supported (complex, longdouble, object, masked arrays) or do not go together.
+        For dtypes that are not supported (complex, longdouble, object, masked arrays) or do not go together, and a mask
+        that is not of bools.
 
     References
     ----------
@@ -501,12 +487,15 @@ def layer_norm_backward(
     result = _ops.layer_norm_backward(dy, x, mean, rstd, weight, normalized_shape, axis, where, out)
     if result is not None:
         return result
-    x = _arguments.array("x", x)
-    axes = _arguments.normalized_axes(x, normalized_shape, weight, axis)
+    x, axes, scale, _ = _normalized(x, normalized_shape, weight, None, axis)
+    dy = _arguments.gradient(dy, x)
     mean = _arguments.statistic("mean", mean, x, axes)
+    rstd = _arguments.statistic("rstd", rstd, x, axes)
     where = _arguments.mask("where", where, x.shape)
-    dy, rstd, weight, into, dtype = _backward(dy, x, rstd, weight, axes, [("mean", mean), ("where", where)], out)
-    result = _ops.layer_norm_backward(dy, x, mean, rstd, weight, None, axes, where, into, dtype)
+    others = [("mean", mean), ("rstd", rstd), ("weight", scale), ("where", where)]
+    into = _arguments.output(out, x, _arguments.result_dtype(x), others, in_place=[("dy", dy)])
+    dtype = _arguments.result_dtype(x if weight is None else np.asarray(weight))
+    result = _ops.layer_norm_backward(dy, x, mean, rstd, scale, None, axes, where, into, dtype)
     return result if out is None else (out, *result[1:])
 
 
@@ -530,21 +519,10 @@ def rms_norm_backward(
 
     Parameters
     ----------
-    dy : array_like
-        Gradient with respect to the result, of the shape of x. float16, bfloat16 and float32 go with each other, and
-        float64 with itself and with integers.
-    x : array_like
-        What was normalized.
+    dy, x, weight, normalized_shape, axis, out
+        As for `layer_norm_backward`.
     rstd : array_like
         As `rms_norm` returns it with ``return_stats=True``: the shape of x without the normalized axes.
-    weight : array_like, optional
-        The scale that was applied, of the normalized shape; default: one.
-    normalized_shape : int or tuple of int, optional
-        Shape of the trailing axes that were normalized together. Default: the shape of `weight`, else the last axis.
-    axis : int or tuple of int, optional
-        The axes that were normalized, in place of trailing ones.
-    out : ndarray, optional
-        Where dx goes: the shape and result dtype of x; may be dy or x itself.
 
     Returns
     -------
@@ -555,10 +533,8 @@ def rms_norm_backward(
 
     Raises
     ------
-    ValueError
-        For shapes that do not match, and an `out` that cannot be written or overlaps in part.
-    TypeError
-        For dtypes that are not supported (complex, longdouble, object, masked arrays) or do not go together.
+    ValueError, TypeError
+        As `layer_norm_backward`.
 
     References
     ----------
@@ -576,20 +552,28 @@ def rms_norm_backward(
     result = _ops.rms_norm_backward(dy, x, rstd, weight, normalized_shape, axis, out)
     if result is not None:
         return result
-    x = _arguments.array("x", x)
-    axes = _arguments.normalized_axes(x, normalized_shape, weight, axis)
-    dy, rstd, weight, into, dtype = _backward(dy, x, rstd, weight, axes, [], out)
-    result = _ops.rms_norm_backward(dy, x, rstd, weight, None, axes, into, dtype)
+    x, axes, scale, _ = _normalized(x, normalized_shape, weight, None, axis)
+    dy = _arguments.gradient(dy, x)
+    rstd = _arguments.statistic("rstd", rstd, x, axes)
+    others = [("rstd", rstd), ("weight", scale)]
+    into = _arguments.output(out, x, _arguments.result_dtype(x), others, in_place=[("dy", dy)])
+    dtype = _arguments.result_dtype(x if weight is None else np.asarray(weight))
+    result = _ops.rms_norm_backward(dy, x, rstd, scale, None, axes, into, dtype)
     return result if out is None else (out, *result[1:])
 
 
-def _backward(dy: Any, x: np.ndarray, rstd: Any, weight: Any, axes: Any, read: Any, out: Any) -> Any:
-    """dy, rstd, weight and out in canonical form, and the dtype of the gradients of the parameters."""
-    dy = _arguments.gradient(dy, x)
-    rstd = _arguments.statistic("rstd", rstd, x, axes)
-    dtype = _arguments.result_dtype(x if weight is None else _arguments.array("weight", weight))
+def _normalized(x: Any, normalized_shape: Any, weight: Any, bias: Any, axis: Any) -> tuple[Any, Any, Any, Any]:
+    """x, the axes to normalize, weight and bias in the form that the doors know."""
+    x = _arguments.array("x", x)
+    axes = _arguments.normalized_axes(x, normalized_shape, weight, axis)
+    dtype = _arguments.compute_dtype(x)
     shape = tuple(x.shape[a] for a in axes)
-    weight = _arguments.parameter("weight", weight, shape, _arguments.compute_dtype(x))
-    others = [("weight", weight), ("rstd", rstd), *read]
-    into = _arguments.output(out, x, _arguments.result_dtype(x), others, also=[("dy", dy)])
-    return dy, rstd, weight, into, dtype
+    weight = _arguments.parameter("weight", weight, shape, dtype)
+    return x, axes, weight, _arguments.parameter("bias", bias, shape, dtype)
+
+
+def _as_given(result: Any, out: np.ndarray | None, return_stats: bool) -> Any:
+    """The result, with `out` as the caller knows it (a subclass of ndarray, for example)."""
+    if out is None:
+        return result
+    return (out, *result[1:]) if return_stats else out

@@ -18,7 +18,6 @@ from . import _arguments, _ops
 
 __all__ = ["Moments", "mean", "mean_var", "minmax", "moments", "std", "var"]
 
-
 # The rows of a state by name, in the order of kernels.h; m3 and m4 are means of powers about the mean.
 _STATE = ("count", "count_lo", "mean", "mean_lo", "var", "var_lo", "min", "max", "m3", "m3_lo", "m4", "m4_lo")
 _PROPAGATE, _OMIT = "propagate", "omit"
@@ -189,47 +188,6 @@ def std(
     array([ 1., 10.])
     """
     return _reduce(x, axis, ddof, keepdims, dtype, False, True, True, where, weights, nan_policy)[1]
-
-
-def _reduce(
-    x: Any,
-    axis: Any,
-    ddof: Any,
-    keepdims: bool,
-    dtype: Any,
-    want_mean: bool,
-    want_spread: bool,
-    root: bool,
-    where: Any,
-    weights: Any,
-    nan_policy: Any,
-) -> tuple[Any, Any]:
-    result = None
-    if weights is None and (nan_policy is _PROPAGATE or nan_policy is _OMIT):  # an interned string nearly always is
-        omit = nan_policy is _OMIT
-        result = _ops.mean_var(x, axis, ddof, keepdims, dtype, want_mean, want_spread, root, where, None, omit)
-    if result is None:
-        x = _arguments.array("x", x)
-        axis = _arguments.axes("axis", axis, x.ndim)
-        ddof = _arguments.real("ddof", ddof)
-        dtype = _arguments.float_dtype("dtype", dtype)
-        what_counts = _what_counts("x", x, axis, where, weights, nan_policy)
-        result = _ops.mean_var(x, axis, ddof, bool(keepdims), dtype, want_mean, want_spread, root, *what_counts)
-    return cast("tuple[Any, Any]", result)
-
-
-def _what_counts(
-    name: str, x: np.ndarray, axis: tuple[int, ...] | None, where: Any, weights: Any, nan_policy: Any
-) -> tuple[np.ndarray | None, np.ndarray | None, bool]:
-    """Mask and weights of the shape of x, and whether NaN is omitted. Raises where NaN is forbidden and counts."""
-    where = _arguments.mask("where", where, x.shape)
-    weights = _arguments.weights(weights, x, axis)
-    return where, weights, _arguments.omits_nan(nan_policy, name, x, where, weights)
-
-
-def _kept_shape(x: np.ndarray, axis: tuple[int, ...] | None) -> tuple[int, ...]:
-    """The shape of x without the reduced axes."""
-    return () if axis is None else tuple(n for a, n in enumerate(x.shape) if a not in axis)
 
 
 def minmax(
@@ -732,6 +690,47 @@ class Moments:
         if self._state is None or (not self._masked and self.count == 0):
             raise ValueError("no data yet; expected an update before min or max")
         return np.where(self._state[_COUNT] == 0, np.nan, self._state[plane]).reshape(self._kept)[()]
+
+
+def _reduce(
+    x: Any,
+    axis: Any,
+    ddof: Any,
+    keepdims: bool,
+    dtype: Any,
+    want_mean: bool,
+    want_spread: bool,
+    root: bool,
+    where: Any,
+    weights: Any,
+    nan_policy: Any,
+) -> tuple[Any, Any]:
+    result = None
+    if weights is None and (nan_policy is _PROPAGATE or nan_policy is _OMIT):  # an interned string nearly always is
+        omit = nan_policy is _OMIT
+        result = _ops.mean_var(x, axis, ddof, keepdims, dtype, want_mean, want_spread, root, where, None, omit)
+    if result is None:
+        x = _arguments.array("x", x)
+        axis = _arguments.axes("axis", axis, x.ndim)
+        ddof = _arguments.real("ddof", ddof)
+        dtype = _arguments.float_dtype("dtype", dtype)
+        what_counts = _what_counts("x", x, axis, where, weights, nan_policy)
+        result = _ops.mean_var(x, axis, ddof, bool(keepdims), dtype, want_mean, want_spread, root, *what_counts)
+    return cast("tuple[Any, Any]", result)
+
+
+def _what_counts(
+    name: str, x: np.ndarray, axis: tuple[int, ...] | None, where: Any, weights: Any, nan_policy: Any
+) -> tuple[np.ndarray | None, np.ndarray | None, bool]:
+    """Mask and weights of the shape of x, and whether NaN is omitted. Raises where NaN is forbidden and counts."""
+    where = _arguments.mask("where", where, x.shape)
+    weights = _arguments.weights(weights, x, axis)
+    return where, weights, _arguments.omits_nan(nan_policy, name, x, where, weights)
+
+
+def _kept_shape(x: np.ndarray, axis: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The shape of x without the reduced axes."""
+    return () if axis is None else tuple(n for a, n in enumerate(x.shape) if a not in axis)
 
 
 def _planes(order: int, minmax: bool) -> list[int]:

@@ -216,10 +216,10 @@ def assert_mean_var(mean, var, x, axis=None, ddof=0, keepdims=False, dtype=None)
         assert_within(var, want_var, var_bound)
 
 
-def assert_normalized(y, x, twin, weight=None, bias=None):
+def assert_normalized(y, x, twin, weight=None, bias=None, twin_error=None):
     """NORM_EPS for the normalized value times weight, one rounding each for product and sum, and the twin's error.
 
-    `weight` and `bias` are broadcast against x already.
+    `weight` and `bias` are broadcast against x already. A twin in float64 is off by n of its eps.
     """
     dtype = result_dtype(x)
     assert_layout(y, np.shape(x), dtype)
@@ -227,7 +227,8 @@ def assert_normalized(y, x, twin, weight=None, bias=None):
         scale = 1.0 if weight is None else np.abs(np.asarray(weight, np.float64))
         offset = 0.0 if bias is None else np.abs(np.asarray(bias, np.float64))
         z = np.abs(twin) + offset
-        bound = (eps_of(dtype) * (norm_eps(dtype) + 2) + np.size(x) * 2.0**-52) * (scale + z)
+        twin_error = np.size(x) * 2.0**-52 if twin_error is None else twin_error
+        bound = (eps_of(dtype) * (norm_eps(dtype) + 2) + twin_error) * (scale + z)
     assert_within(y, twin, bound)
 
 
@@ -285,8 +286,36 @@ def exact_shape(x, weights=None):
     return m3 / m2 / root(m2), m4 / m2**2 - 3
 
 
+def masked_layer_norm(x, axis, where, weight=None, bias=None, eps=1e-5):
+    """Answer y (0 where it does not count), mean and rstd (NaN of nothing) along one axis, in extended precision."""
+    x = np.asarray(x).astype(np.longdouble)
+    with silent():
+        n = where.sum(axis, keepdims=True)
+        near = np.where(where, x, 0).max(axis, keepdims=True)  # a constant becomes exactly 0
+        left = np.where(where, x - near, 0).sum(axis, keepdims=True) / n
+        centred = np.where(where, x - near - left, 0)
+        rstd = 1 / np.sqrt((centred**2).sum(axis, keepdims=True) / n + np.longdouble(eps))
+        y = centred * rstd * (1 if weight is None else weight) + (0 if bias is None else bias)
+        y, mean, rstd = np.where(where, y, 0), np.squeeze(near + left, axis), np.squeeze(rstd, axis)
+        return tuple(np.asarray(v, np.float64) for v in (y, mean, rstd))
+
+
 def assert_counted(mean, var, x, axis=None, ddof=0, keepdims=False, dtype=None, **what_counts):
     """The bounds of assert_mean_var for what counts of x, plus the twin's error in extended precision."""
+    assert_near(mean, var, counted_twin(x, axis, ddof, keepdims, dtype, **what_counts))
+
+
+def assert_near(mean, var, twin):
+    """Compare with what counted_twin answers."""
+    dtype, kept, *pairs = twin
+    for got, (want, bound) in zip((mean, var), pairs, strict=True):
+        if got is not None:
+            assert_layout(got, kept, dtype)
+            assert_within(np.reshape(got, want.shape), want, bound)
+
+
+def counted_twin(x, axis=None, ddof=0, keepdims=False, dtype=None, **what_counts):
+    """The dtype and shape of results; mean and variance of what counts of x, each with its bound."""
     dtype = result_dtype(x, dtype)
     total, want_mean, m2, _, _ = masked_moments(x, axis, **what_counts)
     _, size, *_ = masked_moments(np.abs(np.asarray(x).astype(np.float64)), axis, **what_counts)
@@ -297,10 +326,7 @@ def assert_counted(mean, var, x, axis=None, ddof=0, keepdims=False, dtype=None, 
     mean_bound = (1 if single else 4) * eps_of(dtype) * np.abs(want_mean) + (2.0**-50 + twin) * size
     var_bound = ((1 if single else 64) * eps_of(dtype) + 4 * twin) * want_var
     kept = np.sum(np.asarray(x, np.float64), axis, keepdims=keepdims).shape
-    for got, want, bound in ((mean, want_mean, mean_bound), (var, want_var, var_bound)):
-        if got is not None:
-            assert_layout(got, kept, dtype)
-            assert_within(np.reshape(got, want.shape), want, bound)
+    return dtype, kept, (want_mean, mean_bound), (want_var, var_bound)
 
 
 # ---- gradients of norms

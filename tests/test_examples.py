@@ -11,11 +11,13 @@ import pytest
 DEMO = Path(__file__).parents[1] / "examples" / "compare_with_numpy.py"
 DEMO_JOBS = [
     "photos: mean and variance per channel",
+    "photos: the same without clipped pixels",
     "photos: layer_norm of each photo",
     "digits: layer_norm of each row",
     "digits: layer_norm of a small batch",
     "breast cancer: standardize the columns",
     "breast cancer: min and max per column",
+    "breast cancer: skewness and kurtosis",
     "breast cancer: streaming Moments of chunks",
 ]
 RUN_WITHOUT_PACKAGES = """

@@ -68,22 +68,6 @@ cdef int run_backward(fn_job *job) except -1 nogil:
     return 0
 
 
-cdef bint statistic(object value, cnp.ndarray x, const char *reduced, int typenum, void **data) noexcept:
-    """Where saved statistics are. False unless contiguous, of the right type and of the shape of the kept axes."""
-    cdef int a, at = 0
-    if not cnp.PyArray_CheckExact(value) or cnp.PyArray_TYPE(value) != typenum:
-        return False
-    if not cnp.PyArray_ISCARRAY_RO(value):
-        return False
-    for a in range(cnp.PyArray_NDIM(x)):
-        if not reduced[a]:
-            if at == cnp.PyArray_NDIM(value) or cnp.PyArray_DIM(value, at) != cnp.PyArray_DIM(x, a):
-                return False
-            at += 1
-    data[0] = cnp.PyArray_DATA(value)
-    return at == cnp.PyArray_NDIM(value)
-
-
 cdef cnp.ndarray new_parameter(cnp.ndarray x, const char *reduced, int typenum):
     """An empty array for the gradient of a parameter: the reduced axes of x."""
     cdef char kept[FN_MAX_AXES]
@@ -126,13 +110,12 @@ cdef object backward(object dy, object x, object mean, object rstd, object weigh
     weight = as_parameter(weight, typenum)
     if not parameter(weight, x, reduced, typenum, &job.weight):
         return None
-    if norm == FN_LAYER and not statistic(mean, x, reduced, typenum, &job.mean):
+    if norm == FN_LAYER and not lies_along(False, mean, x, reduced, typenum, <const void **>&job.mean):
         return None
-    if not statistic(rstd, x, reduced, typenum, &job.spread):
+    if not lies_along(False, rstd, x, reduced, typenum, <const void **>&job.spread):
         return None
-    if where is not None:
-        if not cnp.PyArray_CheckExact(where) or cnp.PyArray_TYPE(where) != cnp.NPY_BOOL or not same_shape(x, where):
-            return None
+    if not is_mask(where, x):
+        return None
     written = type_number(result_storage(storage))
     if out is None:
         dx = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), written, 0)

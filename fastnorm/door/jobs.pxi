@@ -124,7 +124,7 @@ cdef bint use(fn_job *job, int which, cnp.ndarray x) noexcept:
 
 cdef bint fill_job(fn_job *job, const char *reduced, cnp.ndarray x, cnp.ndarray y=None, cnp.ndarray z=None,
                    cnp.ndarray where=None, cnp.ndarray weights=None, cnp.ndarray s=None) noexcept:
-    """Describe arrays of one shape to the kernels; the caller has set weight and bias. False for a type they don't know."""
+    """Describe arrays of one shape to the kernels; weight and bias are set. False for a type that they do not know."""
     cdef const int64_t *steps[FN_ARRAYS]
     cdef int which
     cdef cnp.ndarray array

@@ -45,23 +45,28 @@ cdef bint same_shape(cnp.ndarray a, cnp.ndarray b) noexcept:
     return True
 
 
-cdef bint parameter(object value, cnp.ndarray x, const char *reduced, int typenum, const void **data) noexcept:
-    """Where the elements of weight or bias are (NULL: None). False unless contiguous, of the right type and shape."""
+cdef bint lies_along(bint reduced_axes, object value, cnp.ndarray x, const char *reduced, int typenum,
+                     const void **data) noexcept:
+    """Where the elements of an array along the reduced, or the kept, axes of x are. False unless contiguous, of the
+    right type and of the shape of these axes."""
     cdef int a, at = 0
-    data[0] = NULL
-    if value is None:
-        return True
     if not cnp.PyArray_CheckExact(value) or cnp.PyArray_TYPE(value) != typenum:
         return False
     if not cnp.PyArray_ISCARRAY_RO(value):
         return False
     for a in range(cnp.PyArray_NDIM(x)):
-        if reduced[a]:
+        if reduced[a] == reduced_axes:
             if at == cnp.PyArray_NDIM(value) or cnp.PyArray_DIM(value, at) != cnp.PyArray_DIM(x, a):
                 return False
             at += 1
     data[0] = cnp.PyArray_DATA(value)
     return at == cnp.PyArray_NDIM(value)
+
+
+cdef bint parameter(object value, cnp.ndarray x, const char *reduced, int typenum, const void **data) noexcept:
+    """Likewise, of weight or bias; NULL for None."""
+    data[0] = NULL
+    return value is None or lies_along(True, value, x, reduced, typenum, data)
 
 
 cdef object as_parameter(object value, int typenum):
@@ -140,15 +145,16 @@ cdef object normalize(cnp.ndarray x, object residual, object where, const char *
         return None
     typenum = type_number(result_storage(storage))
     weight, bias = as_parameter(weight, parameters), as_parameter(bias, parameters)
-    if not parameter(weight, x, reduced, parameters, &job.weight) or not parameter(bias, x, reduced, parameters, &job.bias):
+    if not parameter(weight, x, reduced, parameters, &job.weight):
+        return None
+    if not parameter(bias, x, reduced, parameters, &job.bias):
         return None
     if not number(eps, &job.eps) or not number(ddof, &job.ddof) or job.eps < 0:
         return None
     if not number(least, &job.least) or not number(most, &job.most):
         return None
-    if where is not None:
-        if not cnp.PyArray_CheckExact(where) or cnp.PyArray_TYPE(where) != cnp.NPY_BOOL or not same_shape(where, x):
-            return None
+    if not is_mask(where, x):
+        return None
     if residual is not None:
         if not cnp.PyArray_CheckExact(residual) or not same_shape(residual, x):
             return None
@@ -209,7 +215,8 @@ cdef object normalize(cnp.ndarray x, object residual, object where, const char *
     return (y, unwrap(mean), unwrap(spread)) if s is None else (y, s, unwrap(mean), unwrap(spread))
 
 
-def layer_norm(x, residual, normalized_shape, weight, bias, eps, axis, where, out, bint return_stats, bint checked=False):
+def layer_norm(x, residual, normalized_shape, weight, bias, eps, axis, where, out, bint return_stats,
+               bint checked=False):
     """As `functional.layer_norm`, with a residual as `functional.add_layer_norm`, or None."""
     cdef char reduced[FN_MAX_AXES]
     if not cnp.PyArray_CheckExact(x) or not mark_normalized(x, normalized_shape, weight, axis, reduced):

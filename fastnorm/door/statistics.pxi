@@ -5,12 +5,15 @@ cdef bint alongside(object value, cnp.ndarray x) noexcept:
     return value is None or (cnp.PyArray_CheckExact(value) and same_shape(value, x))
 
 
+cdef bint is_mask(object value, cnp.ndarray x) noexcept:
+    """Whether `where` is None or an exact array of booleans of the shape of x."""
+    return alongside(value, x) and (value is None or cnp.PyArray_TYPE(value) == cnp.NPY_BOOL)
+
+
 cdef bint fill_masked(fn_job *job, const char *reduced, cnp.ndarray x, object where, object weights,
                       bint omit) noexcept:
     """Describe x and what counts of it to the kernels. Weights must have been found finite and not negative."""
-    if not alongside(where, x) or not alongside(weights, x):
-        return False
-    if where is not None and cnp.PyArray_TYPE(where) != cnp.NPY_BOOL:
+    if not is_mask(where, x) or not alongside(weights, x):
         return False
     if not fill_job(job, reduced, x, None, None, where, weights):
         return False

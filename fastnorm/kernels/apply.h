@@ -1,7 +1,8 @@
-/* y = ((x - mean) - mean_lo) * rstd * weight + bias, for rows and for strips of columns.
+/* y = ((x - center) - center_lo) * scale * weight + bias, for rows and for strips of columns.
  *
- * The mean is kept as a rounded value and its residual until both are subtracted, so that a mean of 1e4 standard
- * deviations costs no digits.
+ * Layer norm: the mean and the reciprocal deviation. RMS norm: no center. Range: the minimum, and the ratio of the
+ * ranges. The mean is kept as a rounded value and its residual until both are subtracted, so that a mean of 1e4
+ * standard deviations costs no digits.
  */
 
 /* What is applied to each of some rows or columns. A scale of NaN leaves it to the careful way. */
@@ -11,9 +12,8 @@ typedef struct {
   int at_zero;      /* centers are 0 by the kind of norm */
 } FN(params);
 
-/* Means, in two parts, and variances become parameters. A residual of less
- * than half a rounding error of y is left out. A variance of exactly 0 is that of a constant; squares summed in double
- * lose nothing above 2^-960. */
+/* Means, in two parts, and variances become parameters. A residual of less than half a rounding error of y is left out.
+ * A variance of exactly 0 is that of a constant; squares summed in double lose nothing above 2^-960. */
 static void FN(fill_params)(const double *mean, const double *mean_lo, const double *var, int64_t count, double eps,
                             FN(params) *to) {
   T *center = to->center, *center_lo = to->center_lo, *scale = to->scale;
@@ -207,8 +207,7 @@ static void FN(apply_run)(const fn_job *job, const T *x, int64_t outer, int64_t 
     for (int64_t i = 0; biases && i < run.count; i++) y[at + i] += biases[i * step];
     at += run.count;
   }
-  const char *where = job->array[FN_WHERE].data ? fn_base(job, FN_WHERE, outer, 0) : NULL;
-  FN(touch_up)(job, y, where ? load_u8(job, FN_WHERE, where, start, n, counts) : NULL, n);
+  FN(touch_up)(job, y, fn_dense_where(job, outer, 0, start, n, 1, counts), n);
   if (!direct) FN(store)(job, FN_Y, y_base, start, n, tile);
 }
 
@@ -289,9 +288,7 @@ static void FN(apply_strip)(const fn_job *job, const T *x, int64_t stride, int64
     return;
   }
   int64_t where_stride = 0;
-  const uint8_t *where = NULL;
-  if (job->array[FN_WHERE].data)
-    where = load_columns_u8(job, FN_WHERE, fn_base(job, FN_WHERE, outer, j), start, rows, cols, counts, &where_stride);
+  const uint8_t *where = fn_where(job, outer, j, start, rows, cols, counts, &where_stride);
   const int direct = in_line && !job->stream;
   for (int64_t i = 0; i < rows; i++) {
     const int64_t p = fn_along(job, FN_P, start + i);

@@ -8,11 +8,10 @@
 static int64_t FN(load_counted)(const fn_job *job, int64_t outer, int64_t j, int64_t start, int64_t count, T *tile,
                                 uint8_t *counts, const T **found) {
   const T *x = FN(load)(job, job->source, fn_base(job, job->source, outer, j), start, count, tile);
-  const char *where = job->array[FN_WHERE].data ? fn_base(job, FN_WHERE, outer, j) : NULL;
+  const uint8_t *given = fn_dense_where(job, outer, j, start, count, 1, counts);
   int64_t k = count;
   *found = x;
-  if (where || job->omit) {
-    const uint8_t *given = where ? load_u8(job, FN_WHERE, where, start, count, counts) : NULL;
+  if (given || job->omit) {
     k = 0;
     for (int64_t i = 0; i < count; i++) {
       const uint8_t counted = (!given || given[i]) && !(job->omit && x[i] != x[i]);
@@ -89,11 +88,10 @@ static void FN(norm_careful)(const fn_job *job, int64_t outer, int64_t j, void *
   if (job->spread) fn_put(job->spread, job->out_dtype, p, spread + empty);
 
   const T *weight = job->weight, *bias = job->bias;
-  const char *where = job->array[FN_WHERE].data ? fn_base(job, FN_WHERE, outer, j) : NULL;
   for (int64_t start = 0; start < job->n; start += FN_CHUNK) {
     const int64_t count = job->n - start < FN_CHUNK ? job->n - start : FN_CHUNK;
     const T *x = FN(load)(job, job->source, fn_base(job, job->source, outer, j), start, count, tile);
-    const uint8_t *counted = where ? load_u8(job, FN_WHERE, where, start, count, counts) : NULL;
+    const uint8_t *counted = fn_dense_where(job, outer, j, start, count, 1, counts);
     for (int64_t i = 0; i < count; i++) {
       const int64_t at = fn_along(job, FN_P, start + i);
       double v = (((double)x[i] * pre - mean) - mean_lo) * scale;

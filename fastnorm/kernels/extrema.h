@@ -1,8 +1,8 @@
 /* Extrema of rows and columns, on integer keys that are ordered as the numbers are.
  *
  * With keys, -0 stands below +0 and NaN outside the infinities, so minimum and maximum are exact, free of order, and
- * say by themselves whether a NaN was among the data. Needs T, its key type K and, for
- * floating types, FN_KEY_FLIP, the infinities and NaN. Halves are compared as the bits that they are.
+ * say by themselves whether a NaN was among the data. Needs T, its key type K and, for floating types, FN_KEY_FLIP, the
+ * infinities and NaN. Halves are compared as the bits that they are.
  */
 #ifdef FN_KEY_FLIP
 static inline K FN(key)(T value) {
@@ -86,21 +86,6 @@ static void FN(join_extremes)(const T *x, int64_t stride, int64_t n, int64_t col
 
 /* ---- masked: only what counts ------------------------------------------------------------------------------------ */
 
-/* Rows start <= i < start + n of the mask of columns that begin at `base`, or (`base` NULL) ones: dense bytes. */
-static const uint8_t *FN(load_where)(const fn_job *job, const char *base, int64_t start, int64_t n, int64_t cols,
-                                     uint8_t *tile) {
-  int64_t stride = cols;
-  if (!base) {
-    memset(tile, 1, (size_t)(n * cols));
-    return tile;
-  }
-  const uint8_t *where = job->columns ? load_columns_u8(job, FN_WHERE, base, start, n, cols, tile, &stride)
-                                      : load_u8(job, FN_WHERE, base, start, n, tile);
-  if (stride == cols) return where;
-  for (int64_t i = 0; i < n; i++) memcpy(tile + i * cols, where + i * stride, (size_t)cols);
-  return tile;
-}
-
 /* Where nothing counts: above every number, and below. */
 static inline K FN(none_yet)(int above) {
 #ifdef FN_KEY_FLIP
@@ -136,10 +121,11 @@ static void FN(join_masked)(const T *x, int64_t stride, const uint8_t *where, in
     }
 }
 
-/* NaN does not count. The result is in `tile`; `where` may be that or memory. */
+/* NaN does not count. The result is in `tile`; `where` may be that, memory, or NULL. */
 static const uint8_t *FN(omit)(const T *x, int64_t stride, const uint8_t *where, int64_t n, int64_t cols,
                                uint8_t *tile) {
   const int64_t rows = stride == cols ? 1 : n, width = stride == cols ? n * cols : cols;
+  if (!where) where = memset(tile, 1, (size_t)(n * cols));
   for (int64_t i = 0; i < rows; i++) {
     FN_IVDEP
     for (int64_t j = 0; j < width; j++) {
@@ -154,7 +140,6 @@ static const uint8_t *FN(omit)(const T *x, int64_t stride, const uint8_t *where,
  * piece of floats where nothing counts says infinity and minus infinity, which spoil no other piece. */
 static void FN(extrema_piece)(const fn_job *job, int64_t piece, int64_t outer, int64_t j, int64_t cols, T *tile) {
   const char *base = fn_base(job, FN_X, outer, j);
-  const char *where_base = job->array[FN_WHERE].data ? fn_base(job, FN_WHERE, outer, j) : NULL;
   uint8_t *where_tile = (uint8_t *)tile + FN_SCRATCH_WHERE;
   const int masked = fn_is_masked(job);
   int64_t p = fn_place(job, outer, j) + piece * job->state_stride;
@@ -171,7 +156,7 @@ static void FN(extrema_piece)(const fn_job *job, int64_t piece, int64_t outer, i
       hi[c] = masked ? FN(none_yet)(0) : FN(key)(x[c]);
     }
     if (masked) {
-      const uint8_t *where = FN(load_where)(job, where_base, start, n, cols, where_tile);
+      const uint8_t *where = fn_dense_where(job, outer, j, start, n, cols, where_tile);
       if (job->omit) where = FN(omit)(x, stride, where, n, cols, where_tile);
       FN(join_masked)(x, stride, where, n, cols, lo, hi);
     } else {

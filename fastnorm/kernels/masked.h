@@ -13,9 +13,7 @@
 static void FN(fill_weights)(const fn_job *job, const T *x, int64_t stride, int64_t outer, int64_t j, int64_t start,
                              int64_t n, int64_t cols, double *w, uint8_t *where_tile) {
   const int weighted = job->array[FN_WEIGHTS].data != NULL;
-  const uint8_t *where = NULL;
-  if (job->array[FN_WHERE].data)
-    where = FN(load_where)(job, fn_base(job, FN_WHERE, outer, j), start, n, cols, where_tile);
+  const uint8_t *where = fn_dense_where(job, outer, j, start, n, cols, where_tile);
   if (weighted) {
     const char *base = fn_base(job, FN_WEIGHTS, outer, j);
     int64_t from_stride = cols;

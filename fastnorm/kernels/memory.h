@@ -114,10 +114,21 @@ static inline int64_t fn_step(const fn_job *job, int which) {
   return job->reduced_ndim ? job->reduced[job->reduced_ndim - 1].step[which] : 0;
 }
 
-/* The kinds of apply loops: what they have beside a scale, and where they store. */
+/* The kinds of apply loops: what they have beside a center and a scale, and where they store. About zero: no center. */
 enum { FN_WITH_LO = 1, FN_WITH_WEIGHT = 2, FN_WITH_BIAS = 4, FN_PAST_CACHE = 8, FN_AT_ZERO = 16 };
-#define FN_KINDS_IN_CACHE(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(16) X(18)
-#define FN_KINDS(X) FN_KINDS_IN_CACHE(X) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(24) X(26)
+#define FN_KINDS_OF(X, stores)                                                                                         \
+  X(stores)                                                                                                            \
+  X((stores) | FN_WITH_LO)                                                                                             \
+  X((stores) | FN_WITH_WEIGHT)                                                                                         \
+  X((stores) | FN_WITH_WEIGHT | FN_WITH_LO)                                                                            \
+  X((stores) | FN_WITH_BIAS)                                                                                           \
+  X((stores) | FN_WITH_BIAS | FN_WITH_LO)                                                                              \
+  X((stores) | FN_WITH_BIAS | FN_WITH_WEIGHT)                                                                          \
+  X((stores) | FN_WITH_BIAS | FN_WITH_WEIGHT | FN_WITH_LO)                                                             \
+  X((stores) | FN_AT_ZERO) /* an RMS norm has no residual and no bias */                                               \
+  X((stores) | FN_AT_ZERO | FN_WITH_WEIGHT)
+#define FN_KINDS_IN_CACHE(X) FN_KINDS_OF(X, 0)
+#define FN_KINDS(X) FN_KINDS_OF(X, 0) FN_KINDS_OF(X, FN_PAST_CACHE)
 
 static inline int fn_kind(int with_lo, int at_zero, const void *weight, const void *bias, int past_cache) {
   return (with_lo ? FN_WITH_LO : 0) | (weight ? FN_WITH_WEIGHT : 0) | (bias ? FN_WITH_BIAS : 0) |

@@ -3,6 +3,7 @@
  * Statistics and apply meet where the data fits a cache (norm_rows, norm_columns). Longer problems take their
  * statistics from moments.h and come here to have them applied (apply_rows, apply_columns), but for what the careful
  * way does alone (norm_careful_only). A residual is added on the way in, and the sum stored: it is what is normalized.
+ * Masks, omitted NaN and ranges take their statistics from the masked family in any case.
  */
 
 static inline int FN(has_residual)(const fn_job *job) { return job->array[FN_Z].data != NULL; }

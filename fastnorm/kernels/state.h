@@ -10,11 +10,6 @@
 
 static inline int fn_finite(double v) { return v - v == 0; }
 
-/* Does a job leave elements out, or let some count more than others? */
-static inline int fn_is_masked(const fn_job *job) {
-  return job->array[FN_WHERE].data || job->array[FN_WEIGHTS].data || job->omit;
-}
-
 /* The planes that a job of its order touches. */
 static inline int fn_planes(const fn_job *job) { return job->order > 3 ? FN_PLANES : job->order > 2 ? FN_M4 : FN_M3; }
 

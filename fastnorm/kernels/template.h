@@ -32,6 +32,7 @@
 #define FN_TYPE FN_U8
 #define FN_SOURCES(X) X(FN_U8, T, uint8_t, , FN_AS_IS)
 #include "convert.h"
+#include "mask.h"
 #include "extrema.h"
 #include "unstamp.h"
 
