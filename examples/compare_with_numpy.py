@@ -318,8 +318,8 @@ def draw_errors(panel, results):
             label_bar(panel, max(value, left), place, show_error(value))
     panel.axvline(FLOAT32_EPS, color="0.3", linestyle="--", linewidth=1, label="eps of float32", zorder=0.5)
     panel.set_title("Largest error against float64", loc="left")
-    panel.set_xlabel("relative error (log scale; normalized values, skewness, kurtosis: to at least 1)")
-    panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, frameon=False)
+    panel.set_xlabel("relative error (log scale;\nnormalized values, skewness, kurtosis: to at least 1)")
+    panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False)
 
 
 def label_bar(panel, end, place, text):
