@@ -123,7 +123,8 @@ def test_gradients_of_parameters_have_their_dtype():
         assert dweight.dtype == dbias.dtype == np.dtype(kind).newbyteorder("=")
     dx, dweight, dbias = layer(dy, x, np.ones(65, np.int32), 1)
     assert dweight.dtype == dbias.dtype == np.float64
-    np.testing.assert_allclose(layer(dy, x, weight.astype(np.float64), 1)[1], layer(dy, x, weight, 1)[1], rtol=1e-7)
+    # The same sums, rounded to float32 or not.
+    np.testing.assert_allclose(layer(dy, x, weight.astype(np.float64), 1)[1], layer(dy, x, weight, 1)[1], rtol=2.0**-23)
 
 
 def test_without_weight_there_is_no_gradient_of_it(dtype):
@@ -198,6 +199,7 @@ def test_layer_norm_by_central_differences(shape, axis, eps):
 
 @pytest.mark.parametrize(("shape", "axis"), [((3, 5), 1), ((4, 3), 0), ((2, 3, 4), (1, 2)), ((5, 1), 1)], ids=str)
 def test_rms_norm_by_central_differences(shape, axis):
+    # As above; x lies about 3, so that rstd is below 1 and the difference's own rounding is most of the error.
     dy, x, weight = problem(shape, np.float64, axis)
     for eps in (None, 1e-2):
         _, rstd = fastnorm.rms_norm(x, None, weight, eps, axis=axis, return_stats=True)
@@ -325,7 +327,9 @@ def test_padding_changes_no_more_than_rounding(dtype):
     wide_x[:, :20], wide_dy[:, :20] = x, dy
     padded = layer(wide_dy, wide_x, None, 1, np.arange(29) < 20)
     check((padded[0][:, :20], None, padded[2][:20]), dy, x, None, 1)
-    np.testing.assert_allclose(padded[0][:, :20], plain[0], rtol=0, atol=64 * reference.eps_of(dtype))
+    # Either is within the bound of assert_gradients: 8 eps rstd max|g| (1 + |xhat|), with |g| <= 1.
+    bound = 2 * 8 * reference.eps_of(dtype) * np.max(reference.saved_statistics(x, (1,))[1]) * (1 + np.sqrt(20))
+    np.testing.assert_allclose(padded[0][:, :20], plain[0], rtol=0, atol=bound)
     assert not padded[0][:, 20:].any()
 
 
@@ -425,7 +429,8 @@ def test_nothing_outside_the_arrays_is_touched(side):
                 assert same(got, want)
 
 
-def test_no_temporary_grows_with_the_input(dtype):
+def test_numpy_makes_no_temporary(dtype):
+    # Beside the gradients of weight and bias: array headers and the interpreter's own objects.
     for shape, axis in (((60000, 40), 1), ((40, 60000), 1), ((60000, 40), 0), ((3000, 800), 1)):
         dy, x, weight = problem(shape, dtype, axis)
         mean, rstd = reference.saved_statistics(x, (axis,))

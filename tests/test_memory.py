@@ -135,6 +135,25 @@ JOBS = [
     ("standardize strided", "x = filled((BIG // 8, 8), 'f4')[:, ::2]", "fastnorm.standardize(x, out=x)"),
     ("standardize bool", "x = filled((BIG // 8, 8), 'u1').view(bool); x[...] = True; y = filled(x.shape, 'f8')",
      "fastnorm.standardize(x, out=y)"),
+    ("min_max_scale in place", "x = filled((BIG // 8, 8), 'f4')", "fastnorm.min_max_scale(x, out=x)"),
+    ("rms_norm float16", "x = filled((BIG // 8, 8), 'f2')", "fastnorm.rms_norm(x, out=x)"),
+    ("add_layer_norm in place", "x = filled((BIG // 8, 8), 'f4'); z = x.copy()",
+     "fastnorm.add_layer_norm(x, z, out=(x, z))"),
+    ("layer_norm where", "x = filled((BIG // 8, 8), 'f4'); w = x > 0", "fastnorm.layer_norm(x, where=w, out=x)"),
+    ("mean_var float16", "x = filled((BIG // 8, 8), 'f2')", "fastnorm.mean_var(x, 0)"),
+    ("mean_var where", "x = filled((BIG // 8, 8), 'f4'); w = x > 0", "fastnorm.mean_var(x, 0, where=w)"),
+    ("mean_var one mask", "x = filled((BIG // 8, 8), 'i1')", "fastnorm.mean_var(x, 0, where=[True] * 7 + [False])"),
+    ("mean_var weights", "x = filled((BIG // 8, 8), 'f4'); w = filled(BIG // 8, 'f8')",
+     "fastnorm.mean_var(x, 0, weights=w)"),
+    ("mean_var omit", "x = filled((BIG // 8, 8), 'f4')", "fastnorm.mean_var(x, 0, nan_policy='omit')"),
+    ("mean_var raise", "x = filled((BIG // 8, 8), 'f4')", "fastnorm.mean_var(x, 0, nan_policy='raise')"),
+    ("minmax omit", "x = filled((BIG // 8, 8), 'f4')", "fastnorm.minmax(x, 0, nan_policy='omit')"),
+    ("moments of order 4", "x = filled((BIG // 8, 8), 'i2')", "fastnorm.moments(x, 0, order=4)"),
+    *[(f"layer_norm_backward {shape}", f"x = filled({shape}, 'f4'); dy = x.copy(); "
+       f"_, mean, rstd = fastnorm.layer_norm(x, axis={axis}, return_stats=True)",
+       f"fastnorm.layer_norm_backward(dy, x, mean, rstd, axis={axis}, out=dy)")
+      for shape, axis in (("(BIG // 8, 8)", 1), ("(BIG // 1000, 1000)", 1), ("(BIG // 60000, 60000)", 1),
+                          ("(1000, BIG // 1000)", 0))],
 ]  # fmt: skip
 
 
