@@ -112,9 +112,13 @@ cdef void begin(fn_job *job) noexcept:
     job.extrema = job.omit = job.resume = job.stream = job.quiet = 0
 
 
-cdef bint use(fn_job *job, int which, cnp.ndarray x) noexcept:
-    """Tell the kernels of one array. False for a storage type that they do not know."""
+cdef bint use(fn_job *job, int which, cnp.ndarray x, const int64_t **steps) noexcept:
+    """Tell the kernels of one array, if there is one. False for a storage type that they do not know."""
     cdef fn_array *array = &job.array[which]
+    steps[which] = NULL
+    if x is None:
+        return True
+    steps[which] = <const int64_t *>cnp.PyArray_STRIDES(x)
     array.dtype = storage_type(x)
     array.swapped = not cnp.PyArray_ISNOTSWAPPED(x)
     array.aligned = cnp.PyArray_ISALIGNED(x)
@@ -126,17 +130,9 @@ cdef bint fill_job(fn_job *job, const char *reduced, cnp.ndarray x, cnp.ndarray 
                    cnp.ndarray where=None, cnp.ndarray weights=None, cnp.ndarray s=None) noexcept:
     """Describe arrays of one shape to the kernels; weight and bias are set. False for a type that they do not know."""
     cdef const int64_t *steps[FN_ARRAYS]
-    cdef int which
-    cdef cnp.ndarray array
-    for which in range(FN_ARRAYS):
-        array = x if which == FN_X else y if which == FN_Y else z if which == FN_Z else None
-        if array is None:
-            array = where if which == FN_WHERE else weights if which == FN_WEIGHTS else s if which == FN_S else None
-        steps[which] = NULL
-        if array is not None:
-            if not use(job, which, array):
-                return False
-            steps[which] = <const int64_t *>cnp.PyArray_STRIDES(array)
+    if not (use(job, FN_X, x, steps) and use(job, FN_Z, z, steps) and use(job, FN_WHERE, where, steps)
+            and use(job, FN_WEIGHTS, weights, steps) and use(job, FN_Y, y, steps) and use(job, FN_S, s, steps)):
+        return False
     job.dtype = job.out_dtype = compute_type(job.array[FN_X].dtype)
     fn_plan(job, cnp.PyArray_NDIM(x), <const int64_t *>cnp.PyArray_DIMS(x), steps, reduced)
     return True
