@@ -6,8 +6,8 @@
  *   dx = rstd * (g - average(g) - xhat * average(g * xhat))
  *
  * and each reduced one dweight = sum of dy * xhat and dbias = sum of dy over the kept indices. RMS norms have neither
- * mean, shift nor average(g). Products are taken in the compute type, four or eight of them added there, and their
- * sums in double, as in norm_stats.h. Kept indices are worked on as rows, four at a time; what is not a row in memory
+ * mean, shift nor average(g). Products are taken in the compute type, up to 32 of them added there, and their sums in
+ * double. Kept indices are worked on as rows, four at a time; what is not a row in memory
  * becomes one in a tile. An index that the compute type cannot hold is done in double (the careful way below).
  */
 
@@ -32,9 +32,15 @@ typedef struct {
   int64_t ahead;             /* bytes from x and dy to what the next batch will read; 0: unknown */
 } FN(batch);
 
+/* Of some kept indices: sums at first, then averages: of c = x - mean (rounding left it in the saved mean), of g, and of
+ * g * xhat. `careful` is not 0 where dx is taken in double. */
+typedef struct {
+  double count[FN(TOGETHER)], shift[FN(TOGETHER)], mean_g[FN(TOGETHER)], dot[FN(TOGETHER)], careful[FN(TOGETHER)];
+} FN(slopes);
+
 /* What dx is made with, in the compute type. */
 typedef struct {
-  T mean, rstd, shift, mean_g, dot;
+  T mean[FN(TOGETHER)], rstd[FN(TOGETHER)], shift[FN(TOGETHER)], mean_g[FN(TOGETHER)], dot[FN(TOGETHER)];
 } FN(factors);
 
 /* Offsets in array `which` (FN_P: places) of the kept indices from k on; they do not cross the end of `inner`. */
@@ -189,108 +195,109 @@ static void FN(put_columns)(const fn_job *job, int64_t k, int cols, int64_t star
 /* For numbers and vectors alike. What a kind is without is known when this is compiled, and costs nothing. */
 enum { FN(CENTERED) = 1, FN(WEIGHTED) = 2 };
 #define FN_BACKWARD_KINDS(X) X(0) X(1) X(2) X(3)
-#define FN_UNSHIFTED(x, mean, rstd) ((kind & FN(CENTERED) ? (x) - (mean) : (x)) * (rstd))
+#define FN_CENTRED(x, mean) (kind & FN(CENTERED) ? (x) - (mean) : (x))
 #define FN_SCALED(dy, weight) (kind & FN(WEIGHTED) ? (dy) * (weight) : (dy))
 
 static inline int FN(backward_kind)(const fn_job *job) {
   return (job->norm == FN_LAYER ? FN(CENTERED) : 0) | (job->weight ? FN(WEIGHTED) : 0);
 }
 
-/* Sums over FN_LANES lanes of h = (x - mean) * rstd, g and g * h, and the largest |dy|. */
+/* Sums of c = x - mean, g and g * c over FN_LANES lanes, of which the upper half was added to the lower. */
 typedef struct {
-  double h[FN(TOGETHER)][FN_LANES], g[FN(TOGETHER)][FN_LANES], gh[FN(TOGETHER)][FN_LANES];
-  T most[FN(TOGETHER)][FN_LANES];
+  double c[FN(TOGETHER)][FN_LANES / 2], g[FN(TOGETHER)][FN_LANES / 2], gc[FN(TOGETHER)][FN_LANES / 2];
 } FN(lanes);
 
-#define FN_H(k) FN_UNSHIFTED(x[i + (k) * L + l], m, s)
-#define FN_DY(k) dy[i + (k) * L + l]
-#define FN_G(k) FN_SCALED(FN_DY(k), weight[i + (k) * L + l])
-#define FN_GH(k) (FN_G(k) * FN_H(k))
-#define FN_REST_H(k) (rest_h[(k) * L + l])
+#define FN_C(k) FN_CENTRED(x[i + (k) * L + l], m)
+#define FN_G(k) FN_SCALED(dy[i + (k) * L + l], weight[i + (k) * L + l])
+#define FN_GC(k) (FN_G(k) * FN_C(k))
+#define FN_REST_C(k) (rest_c[(k) * L + l])
 #define FN_REST_G(k) (rest_g[(k) * L + l])
-#define FN_REST_GH(k) (FN_REST_G(k) * FN_REST_H(k))
-#define FN_MAX(a, b) ((a) > (b) ? (a) : (b))
-#define FN_MAGNITUDE(v) ((T)(FN_TYPE == FN_F32 ? __builtin_fabsf((float)(v)) : __builtin_fabs((double)(v))))
-#define FN_MOST_4(d, k)                                                                                                \
-  FN_MAX(FN_MAX(FN_MAGNITUDE(d(k)), FN_MAGNITUDE(d((k) + 1))),                                                         \
-         FN_MAX(FN_MAGNITUDE(d((k) + 2)), FN_MAGNITUDE(d((k) + 3))))
+#define FN_REST_GC(k) (FN_REST_G(k) * FN_REST_C(k))
 
-FN_INLINE void FN(backward_sums_of_kind)(const T *x, const T *dy, const T *weight, int64_t n, T m, T s,
-                                         double *restrict to_h, double *restrict to_g, double *restrict to_gh,
-                                         T *restrict to_most, int kind) {
-  enum { L = FN_LANES };
-  double h[L] = {0}, g[L] = {0}, gh[L] = {0};
-  T most[L] = {0};
+/* Eight products are added in the compute type, four such sums too, and what comes of these in double. Memory is asked
+ * for what stands `ahead` bytes further, the row after the next: rows of a page each are too short to be foreseen. */
+FN_INLINE void FN(backward_sums_of_kind)(const T *x, const T *dy, const T *weight, int64_t n, T m,
+                                         double *restrict to_c, double *restrict to_g, double *restrict to_gc,
+                                         uintptr_t ahead, int kind) {
+  enum { L = FN_LANES, FEW = 32 * FN_LANES };
+  double total_c[L] = {0}, total_g[L] = {0}, total_gc[L] = {0};
   int64_t i = 0;
-  for (; i + 8 * L <= n; i += 8 * L)
-    for (int l = 0; l < L; l++) {
-      const T a = FN_MOST_4(FN_DY, 0), b = FN_MOST_4(FN_DY, 4), c = FN_MAX(a, b);
-      if (kind & FN(CENTERED)) h[l] += (double)(FN_SUM_4(FN_H, 0) + FN_SUM_4(FN_H, 4));
-      if (kind & FN(CENTERED)) g[l] += (double)(FN_SUM_4(FN_G, 0) + FN_SUM_4(FN_G, 4));
-      gh[l] += (double)(FN_SUM_4(FN_GH, 0) + FN_SUM_4(FN_GH, 4));
-      most[l] = FN_MAX(c, most[l]);
-    }
-  for (; i + 4 * L <= n; i += 4 * L)
-    for (int l = 0; l < L; l++) {
-      const T a = FN_MOST_4(FN_DY, 0);
-      if (kind & FN(CENTERED)) h[l] += (double)FN_SUM_4(FN_H, 0);
-      if (kind & FN(CENTERED)) g[l] += (double)FN_SUM_4(FN_G, 0);
-      gh[l] += (double)FN_SUM_4(FN_GH, 0);
-      most[l] = FN_MAX(a, most[l]);
-    }
-  if (i < n) {
-    T rest_h[4 * L] = {0}, rest_g[4 * L] = {0}, rest_dy[4 * L] = {0};
-    FN_IVDEP
-    for (int64_t l = 0; l < n - i; l++) {
-      rest_h[l] = FN_H(0);
-      rest_g[l] = FN_G(0);
-      rest_dy[l] = FN_DY(0);
-    }
-    for (int l = 0; l < L; l++) {
-      if (kind & FN(CENTERED)) h[l] += (double)FN_SUM_4(FN_REST_H, 0);
-      if (kind & FN(CENTERED)) g[l] += (double)FN_SUM_4(FN_REST_G, 0);
-      gh[l] += (double)FN_SUM_4(FN_REST_GH, 0);
-    }
-    for (int k = 0; k < 4 * L; k += L)
-      for (int l = 0; l < L; l++) {
-        const T a = FN_MAGNITUDE(rest_dy[k + l]);
-        most[l] = FN_MAX(a, most[l]);
+  for (int64_t end; i < n;) {
+    T c[L] = {0}, g[L] = {0}, gc[L] = {0};
+    end = n - i < FEW ? n : i + FEW;
+    for (; i + 8 * L <= end; i += 8 * L) {
+      for (int k = 0; k < 8 * L; k += FN(LINE)) {
+        __builtin_prefetch((const void *)((uintptr_t)(x + i + k) + ahead));
+        __builtin_prefetch((const void *)((uintptr_t)(dy + i + k) + ahead));
       }
+      for (int l = 0; l < L; l++) {
+        if (kind & FN(CENTERED)) c[l] += FN_SUM_4(FN_C, 0) + FN_SUM_4(FN_C, 4);
+        if (kind & FN(CENTERED)) g[l] += FN_SUM_4(FN_G, 0) + FN_SUM_4(FN_G, 4);
+        gc[l] += FN_SUM_4(FN_GC, 0) + FN_SUM_4(FN_GC, 4);
+      }
+    }
+    for (; i + 4 * L <= end; i += 4 * L)
+      for (int l = 0; l < L; l++) {
+        if (kind & FN(CENTERED)) c[l] += FN_SUM_4(FN_C, 0);
+        if (kind & FN(CENTERED)) g[l] += FN_SUM_4(FN_G, 0);
+        gc[l] += FN_SUM_4(FN_GC, 0);
+      }
+    if (i < end) {
+      T rest_c[4 * L] = {0}, rest_g[4 * L] = {0};
+      FN_IVDEP
+      for (int64_t l = 0; l < end - i; l++) {
+        rest_c[l] = FN_C(0);
+        rest_g[l] = FN_G(0);
+      }
+      for (int l = 0; l < L; l++) {
+        if (kind & FN(CENTERED)) c[l] += FN_SUM_4(FN_REST_C, 0);
+        if (kind & FN(CENTERED)) g[l] += FN_SUM_4(FN_REST_G, 0);
+        gc[l] += FN_SUM_4(FN_REST_GC, 0);
+      }
+      i = end;
+    }
+    for (int l = 0; l < L; l++) {
+      if (kind & FN(CENTERED)) total_c[l] += (double)c[l];
+      if (kind & FN(CENTERED)) total_g[l] += (double)g[l];
+      total_gc[l] += (double)gc[l];
+    }
   }
-  for (int l = 0; l < L; l++) {
-    to_h[l] = h[l];
-    to_g[l] = g[l];
-    to_gh[l] = gh[l];
-    to_most[l] = most[l];
+  for (int l = 0; l < L / 2; l++) {
+    to_c[l] = total_c[l] + total_c[l + L / 2];
+    to_g[l] = total_g[l] + total_g[l + L / 2];
+    to_gc[l] = total_gc[l] + total_gc[l + L / 2];
   }
 }
 
+/* totals[r] = the sum of row r of half as many lanes. */
+static void FN(fold_halves)(double (*lanes)[FN_LANES / 2], int rows, double *totals) {
+  double quarters[FN(TOGETHER)][4];
+  for (int r = 0; r < rows; r++)
+    for (int l = 0; l < 4; l++) quarters[r][l] = lanes[r][l] + lanes[r][l + 4];
+  for (int r = 0; r < rows; r++) totals[r] = (quarters[r][0] + quarters[r][2]) + (quarters[r][1] + quarters[r][3]);
+}
+
 static void FN(backward_sums_of_rows)(const fn_job *job, const FN(batch) *batch, const T *weight, int64_t n,
-                                      const T *mean, const T *rstd, fn_slope *slopes) {
+                                      const T *mean, FN(slopes) *to, int first) {
   FN(lanes) lanes;
-  double h[FN(TOGETHER)], g[FN(TOGETHER)], gh[FN(TOGETHER)];
   switch (FN(backward_kind)(job)) {
 #define FN_CASE(kind)                                                                                                  \
   case kind:                                                                                                           \
     for (int r = 0; r < batch->rows; r++)                                                                              \
-      FN(backward_sums_of_kind)(batch->x[r], batch->dy[r], weight, n, mean[r], rstd[r], lanes.h[r], lanes.g[r],        \
-                                lanes.gh[r], lanes.most[r], kind);                                                     \
+      FN(backward_sums_of_kind)(batch->x[r], batch->dy[r], weight, n, mean[r], lanes.c[r], lanes.g[r], lanes.gc[r],    \
+                                (uintptr_t)n * 2 * sizeof(T), kind);                                                                                 \
     break;
     FN_BACKWARD_KINDS(FN_CASE)
 #undef FN_CASE
   }
-  FN_FOLD_LANES(double, lanes.h, batch->rows, h, 1);
-  FN_FOLD_LANES(double, lanes.g, batch->rows, g, 1);
-  FN_FOLD_LANES(double, lanes.gh, batch->rows, gh, 1);
-  for (int r = 0; r < batch->rows; r++) {
-    T *most = lanes.most[r];
-    for (int l = 0; l < 8; l++) most[l] = FN_MAX(most[l], most[l + 8]);
-    for (int l = 0; l < 4; l++) most[l] = FN_MAX(most[l], most[l + 4]);
-    const T low = FN_MAX(most[0], most[2]), high = FN_MAX(most[1], most[3]);
-    int64_t count = batch->mask ? 0 : n;
-    for (int64_t i = 0; batch->mask && i < n; i++) count += batch->mask[r * n + i];
-    slopes[r] = (fn_slope){.count = (double)count, .shift = h[r], .mean_g = g[r], .dot = gh[r]};
-    slopes[r].most = (double)FN_MAX(low, high);
+  FN(fold_halves)(lanes.c, batch->rows, to->shift + first);
+  FN(fold_halves)(lanes.g, batch->rows, to->mean_g + first);
+  FN(fold_halves)(lanes.gc, batch->rows, to->dot + first);
+  for (int r = 0; r < batch->rows; r++) to->count[first + r] = (double)n;
+  for (int r = 0; batch->mask && r < batch->rows; r++) {
+    int64_t count = 0;
+    for (int64_t i = 0; i < n; i++) count += batch->mask[r * n + i];
+    to->count[first + r] = (double)count;
   }
 }
 
@@ -397,63 +404,77 @@ static void FN(careful_run)(const fn_job *job, const fn_slope *slope, T mean, T 
   }
 }
 
-/* Sums become averages; says which way dx goes. `most` keeps products and sums of four in the compute type's range. */
-static void FN(settle_slope)(const fn_job *job, int64_t k, T mean, T rstd, FN(room) *room, fn_slope *slope) {
-  const double part = slope->count > 0 ? 1 / slope->count : 0, scale = fabs((double)rstd);
-  const double sum_g = slope->mean_g, above = job->most > 1 ? job->most : 1;
-  const double below = job->most > 0 && job->most < 1 ? job->most : 1;
-  slope->shift *= part;
-  slope->mean_g *= part;
-  slope->dot = (slope->dot - slope->shift * sum_g) * part;
-  slope->careful = 0;
-  if (slope->count == 0) return;
-  const int held = scale >= FN_LEAST_SCALE && scale <= FN_MOST_SCALE && fn_finite((double)mean) &&
-                   fabs(slope->shift) <= FN_LARGE && fabs(slope->mean_g) <= FN_LARGE && fabs(slope->dot) <= FN_LARGE &&
-                   slope->most * above <= FN_MOST_SCALE && (slope->most == 0 || slope->most * below >= FN_LEAST_SCALE);
-  if (held) return;
-  slope->careful = 1;
-  FN(careful_slope)(job, k, mean, rstd, room, slope);
+/* ---- averages ---------------------------------------------------------------------------------------------------- */
+
+/* Sums become averages. `careful` marks what the compute type cannot hold: its products or sums overflowed, or may have
+ * lost digits to underflow. */
+static void FN(settle_slopes)(const fn_job *job, const T *mean, const T *rstd, FN(slopes) *slopes, int rows) {
+  const double usual = job->weight && !(job->most >= FN_LEAST_SCALE && job->most <= FN_MOST_SCALE) ? 0 : 1;
+  const double unusual = job->most == 0 ? 0 : 1 - usual;
+  FN_IVDEP
+  for (int r = 0; r < rows; r++) {
+    const double count = slopes->count[r], part = 1 / (count > 0 ? count : 1), scale = (double)rstd[r];
+    const double shift = slopes->shift[r] * part, mean_g = slopes->mean_g[r] * part;
+    const double dot = (slopes->dot[r] * part - shift * mean_g) * scale;
+    const double size = fabs(mean_g) + fabs(dot);
+    double careful = scale >= FN_LEAST_SCALE ? unusual : 1;
+    careful = scale <= FN_MOST_SCALE ? careful : 1;
+    careful = fabs((double)mean[r]) <= FN_LARGE ? careful : 1;
+    careful = fabs(shift) <= FN_LARGE ? careful : 1;
+    careful = size <= FN_MOST_SCALE ? careful : 1;
+    careful = size > 0 && size < FN_LEAST_SCALE ? 1 : careful;
+    slopes->careful[r] = count > 0 ? careful : 0;
+    slopes->shift[r] = count > 0 ? shift : 0; /* of nothing: the saved mean may be NaN */
+    slopes->mean_g[r] = count > 0 ? mean_g : 0;
+    slopes->dot[r] = count > 0 ? dot : 0;
+  }
 }
 
 /* ---- dx, dweight, dbias ------------------------------------------------------------------------------------------ */
 
-#define FN_XHAT(x, f) (kind & FN(CENTERED) ? FN_UNSHIFTED(x, (f).mean, (f).rstd) - (f).shift : (x) * (f).rstd)
-#define FN_DX(g, h, f) ((f).rstd * ((kind & FN(CENTERED) ? (g) - (f).mean_g : (g)) - (h) * (f).dot))
+#define FN_XHAT(x, r) (kind & FN(CENTERED) ? (FN_CENTRED(x, mean##r) - shift##r) * rstd##r : (x) * rstd##r)
+#define FN_DX(g, h, r) (rstd##r * ((kind & FN(CENTERED) ? (g) - mean_g##r : (g)) - (h) * dot##r))
+#define FN_FACTORS(r, f, at)                                                                                           \
+  const T mean##r = (f)->mean[at], rstd##r = (f)->rstd[at], shift##r = (f)->shift[at], mean_g##r = (f)->mean_g[at],    \
+          dot##r = (f)->dot[at]
 
 /* Four rows, whose terms are added before they meet dweight and dbias. */
 FN_INLINE void FN(apply_four)(T *const *dx, const T *const *x, const T *const *dy, const T *weight,
                               double *restrict dweight, double *restrict dbias, int64_t start, int64_t end,
-                              const FN(factors) *f, int kind) {
-  T *restrict dx0 = dx[0], *restrict dx1 = dx[1], *restrict dx2 = dx[2], *restrict dx3 = dx[3];
+                              const FN(factors) *f, const int *at, int kind) {
+  T *dx0 = dx[0], *dx1 = dx[1], *dx2 = dx[2], *dx3 = dx[3];
   const T *x0 = x[0], *x1 = x[1], *x2 = x[2], *x3 = x[3], *dy0 = dy[0], *dy1 = dy[1], *dy2 = dy[2], *dy3 = dy[3];
-  const FN(factors) f0 = f[0], f1 = f[1], f2 = f[2], f3 = f[3];
+  FN_FACTORS(0, f, at[0]);
+  FN_FACTORS(1, f, at[1]);
+  FN_FACTORS(2, f, at[2]);
+  FN_FACTORS(3, f, at[3]);
   FN_IVDEP
   for (int64_t i = start; i < end; i++) {
     const T d0 = dy0[i], d1 = dy1[i], d2 = dy2[i], d3 = dy3[i];
-    const T h0 = FN_XHAT(x0[i], f0), h1 = FN_XHAT(x1[i], f1), h2 = FN_XHAT(x2[i], f2), h3 = FN_XHAT(x3[i], f3);
-    dx0[i] = FN_DX(FN_SCALED(d0, weight[i]), h0, f0);
-    dx1[i] = FN_DX(FN_SCALED(d1, weight[i]), h1, f1);
-    dx2[i] = FN_DX(FN_SCALED(d2, weight[i]), h2, f2);
-    dx3[i] = FN_DX(FN_SCALED(d3, weight[i]), h3, f3);
+    const T h0 = FN_XHAT(x0[i], 0), h1 = FN_XHAT(x1[i], 1), h2 = FN_XHAT(x2[i], 2), h3 = FN_XHAT(x3[i], 3);
+    dx0[i] = FN_DX(FN_SCALED(d0, weight[i]), h0, 0);
+    dx1[i] = FN_DX(FN_SCALED(d1, weight[i]), h1, 1);
+    dx2[i] = FN_DX(FN_SCALED(d2, weight[i]), h2, 2);
+    dx3[i] = FN_DX(FN_SCALED(d3, weight[i]), h3, 3);
     if (kind & FN(WEIGHTED)) dweight[i] += (double)((d0 * h0 + d1 * h1) + (d2 * h2 + d3 * h3));
     if (kind & FN(CENTERED)) dbias[i] += (double)((d0 + d1) + (d2 + d3));
   }
 }
 
-FN_INLINE void FN(apply_one)(T *restrict dx, const T *x, const T *dy, const T *weight, double *restrict dweight,
-                             double *restrict dbias, int64_t n, const FN(factors) *factors, int kind) {
-  const FN(factors) f = *factors;
+FN_INLINE void FN(apply_one)(T *dx, const T *x, const T *dy, const T *weight, double *restrict dweight,
+                             double *restrict dbias, int64_t n, const FN(factors) *f, int at, int kind) {
+  FN_FACTORS(0, f, at);
   FN_IVDEP
   for (int64_t i = 0; i < n; i++) {
-    const T d = dy[i], h = FN_XHAT(x[i], f);
-    dx[i] = FN_DX(FN_SCALED(d, weight[i]), h, f);
+    const T d = dy[i], h = FN_XHAT(x[i], 0);
+    dx[i] = FN_DX(FN_SCALED(d, weight[i]), h, 0);
     if (kind & FN(WEIGHTED)) dweight[i] += (double)(d * h);
     if (kind & FN(CENTERED)) dbias[i] += (double)d;
   }
 }
 
-/* Rows `order` of a batch, from element `at` on: n elements of dx each, one row after the other. */
-FN_INLINE void FN(apply_batch_of_kind)(T *dx, const FN(batch) *batch, const int *order, int count, int64_t at,
+/* Rows `order` of a batch, from element `at` on: n elements of dx each. */
+FN_INLINE void FN(apply_batch_of_kind)(T *const *dx, const FN(batch) *batch, const int *order, int count, int64_t at,
                                        const T *weight, double *dweight, double *dbias, int64_t n,
                                        const FN(factors) *factors, int kind) {
   enum { PART = 8 * FN(LINE) };
@@ -461,12 +482,10 @@ FN_INLINE void FN(apply_batch_of_kind)(T *dx, const FN(batch) *batch, const int 
   for (; i + 4 <= count; i += 4) {
     const T *x[4], *dy[4];
     T *to[4];
-    FN(factors) f[4];
     for (int r = 0; r < 4; r++) {
       x[r] = batch->x[order[i + r]] + at;
       dy[r] = batch->dy[order[i + r]] + at;
-      to[r] = dx + order[i + r] * n;
-      f[r] = factors[order[i + r]];
+      to[r] = dx[order[i + r]];
     }
     for (int64_t j = 0, end; j < n; j = end) { /* memory is asked for the next batch meanwhile */
       end = n - j < PART ? n : j + PART;
@@ -475,15 +494,15 @@ FN_INLINE void FN(apply_batch_of_kind)(T *dx, const FN(batch) *batch, const int 
           __builtin_prefetch((const void *)((uintptr_t)(x[r] + l) + (uintptr_t)batch->ahead));
           __builtin_prefetch((const void *)((uintptr_t)(dy[r] + l) + (uintptr_t)batch->ahead));
         }
-      FN(apply_four)(to, x, dy, weight, dweight, dbias, j, end, f, kind);
+      FN(apply_four)(to, x, dy, weight, dweight, dbias, j, end, factors, order + i, kind);
     }
   }
   for (; i < count; i++)
-    FN(apply_one)(dx + order[i] * n, batch->x[order[i]] + at, batch->dy[order[i]] + at, weight, dweight, dbias, n,
-                  factors + order[i], kind);
+    FN(apply_one)(dx[order[i]], batch->x[order[i]] + at, batch->dy[order[i]] + at, weight, dweight, dbias, n, factors,
+                  order[i], kind);
 }
 
-static void FN(apply_batch)(const fn_job *job, T *dx, const FN(batch) *batch, const int *order, int count, int64_t at,
+static void FN(apply_batch)(const fn_job *job, T *const *dx, const FN(batch) *batch, const int *order, int count, int64_t at,
                             const T *weight, double *dweight, double *dbias, int64_t n, const FN(factors) *factors) {
   switch (FN(backward_kind)(job)) {
 #define FN_CASE(kind)                                                                                                  \
@@ -503,45 +522,60 @@ static void FN(bring_statistics)(const fn_job *job, int64_t k, int rows, T *mean
   for (int r = 0; r < rows; r++) rstd[r] = ((const T *)job->spread)[place[r]];
 }
 
+/* The averages of some kept indices, known already or from the whole rows that `batch` holds or are brought now. */
+static void FN(slopes_of)(const fn_job *job, int64_t k, int rows, int64_t count, const T *weight, const T *mean,
+                          const T *rstd, FN(room) *room, FN(batch) *batch, int fits, FN(slopes) *to, fn_slope *slow) {
+  for (int r = 0; job->slopes && r < rows; r++) {
+    slow[r] = job->slopes[k + r];
+    to->count[r] = slow[r].count;
+    to->shift[r] = slow[r].shift;
+    to->mean_g[r] = slow[r].mean_g;
+    to->dot[r] = slow[r].dot;
+    to->careful[r] = slow[r].careful;
+  }
+  if (job->slopes) return;
+  if (fits) FN(backward_sums_of_rows)(job, batch, weight, count, mean, to, 0);
+  for (int r = 0; r < rows && !fits; r++) {
+    FN(bring)(job, k + r, 1, 0, count, mean + r, room, batch);
+    FN(backward_sums_of_rows)(job, batch, weight, count, mean + r, to, r);
+  }
+  FN(settle_slopes)(job, mean, rstd, to, rows);
+  for (int r = 0; r < rows; r++)
+    if (to->careful[r] != 0) FN(careful_slope)(job, k + r, mean[r], rstd[r], room, slow + r);
+}
+
 /* Elements start <= i < start + count of some kept indices: their slopes unless these are known, dx, and what is added
  * to dweight and dbias. */
 static void FN(backward_batch)(const fn_job *job, int64_t k, int rows, int64_t start, int64_t count, const T *weight,
                                double *dweight, double *dbias, FN(room) *room) {
   enum { MOST = FN(TOGETHER) };
-  T mean[MOST] = {0}, rstd[MOST] = {0};
-  fn_slope slopes[MOST];
+  T mean[MOST] = {0}, rstd[MOST] = {0}, *dx[MOST];
+  FN(slopes) slopes;
+  fn_slope slow[MOST];
   FN(batch) batch;
+  FN(factors) factors;
+  int order[MOST], held = 0;
   FN(bring_statistics)(job, k, rows, mean, rstd);
   const int fits = rows * count <= FN_VISIT;
   if (fits) FN(bring)(job, k, rows, start, count, mean, room, &batch);
-  if (job->slopes) {
-    for (int r = 0; r < rows; r++) slopes[r] = job->slopes[k + r];
-  } else {
-    if (fits) FN(backward_sums_of_rows)(job, &batch, weight, count, mean, rstd, slopes);
-    for (int r = 0; r < rows && !fits; r++) {
-      FN(bring)(job, k + r, 1, start, count, mean + r, room, &batch);
-      FN(backward_sums_of_rows)(job, &batch, weight, count, mean + r, rstd + r, slopes + r);
-    }
-    for (int r = 0; r < rows; r++) FN(settle_slope)(job, k + r, mean[r], rstd[r], room, slopes + r);
-  }
-
-  FN(factors) factors[MOST];
-  int order[MOST], held = 0;
+  FN(slopes_of)(job, k, rows, count, weight, mean, rstd, room, &batch, fits, &slopes, slow);
+  for (int r = 0; r < rows; r++) factors.shift[r] = (T)slopes.shift[r];
+  for (int r = 0; r < rows; r++) factors.mean_g[r] = (T)slopes.mean_g[r];
+  for (int r = 0; r < rows; r++) factors.dot[r] = (T)slopes.dot[r];
+  for (int r = 0; r < rows; r++) factors.mean[r] = slopes.count[r] == 0 ? 0 : mean[r]; 
+  for (int r = 0; r < rows; r++) factors.rstd[r] = slopes.count[r] == 0 ? 0 : rstd[r];
   for (int r = 0; r < rows; r++) {
-    const T zero = slopes[r].count == 0 ? 0 : 1; /* statistics of nothing may be NaN */
-    factors[r] = (FN(factors)){0};
-    if (zero != 0)
-      factors[r] = (FN(factors)){mean[r], rstd[r], (T)slopes[r].shift, (T)slopes[r].mean_g, (T)slopes[r].dot};
-    if (!slopes[r].careful) order[held++] = r;
+    order[held] = r;
+    held += slopes.careful[r] == 0;
   }
 
-  const int turned = job->columns && !FN(in_rows)(job, FN_Y);
+  int64_t offset[MOST];
+  const int in_rows = FN(in_rows)(job, FN_Y), turned = job->columns && !in_rows, direct = in_rows && !job->stream;
   const int64_t segment = job->columns || count <= FN_TILE / 4 ? count : FN_STRIP;
-  T *dx = job->columns ? room->out : room->dx;
+  T *tile = job->columns ? room->out : room->dx;
   int64_t next = segment;
-  if (segment < count && FN(in_rows)(job, FN_Y)) { /* whole cache lines of dx */
-    int64_t offset[1];
-    FN(kept_offsets)(job, FN_Y, k, 1, offset);
+  if (in_rows) FN(kept_offsets)(job, FN_Y, k, rows, offset);
+  if (segment < count && in_rows) { /* whole cache lines of dx */
     const uintptr_t to = (uintptr_t)(job->array[FN_Y].data + offset[0]) + (uintptr_t)start * sizeof(T);
     next += (int64_t)((-to & 63) / sizeof(T)) - FN(LINE);
   }
@@ -549,19 +583,21 @@ static void FN(backward_batch)(const fn_job *job, int64_t k, int rows, int64_t s
     const int64_t n = (next < count ? next : count) - at, from = fits ? at : 0;
     const T *w = weight ? weight + at : NULL;
     double *dw = dweight + at, *db = dbias + at;
+    for (int r = 0; r < rows; r++)
+      dx[r] = direct ? (T *)(void *)(job->array[FN_Y].data + offset[r]) + start + at : tile + r * n;
     if (!fits) FN(bring)(job, k, rows, start + at, n, mean, room, &batch);
-    FN(apply_batch)(job, dx, &batch, order, held, from, w, dw, db, n, factors);
-    for (int r = 0; r < rows; r++) {
+    FN(apply_batch)(job, dx, &batch, order, held, from, w, dw, db, n, &factors);
+    for (int r = 0; r < rows && (held < rows || batch.mask); r++) {
       const unsigned char *mask = batch.mask ? batch.mask + r * (fits ? count : n) + from : NULL;
-      if (slopes[r].careful)
-        FN(careful_run)(job, slopes + r, mean[r], rstd[r], dx + r * n, batch.x[r] + from, batch.dy[r] + from, w, mask,
-                        dw, db, n);
-      for (int64_t i = 0; mask && i < n; i++) dx[r * n + i] = mask[i] ? dx[r * n + i] : 0;
+      if (slopes.careful[r] != 0)
+        FN(careful_run)(job, slow + r, mean[r], rstd[r], dx[r], batch.x[r] + from, batch.dy[r] + from, w, mask, dw, db,
+                        n);
+      for (int64_t i = 0; mask && i < n; i++) dx[r][i] = mask[i] ? dx[r][i] : 0;
     }
     if (turned)
-      FN(put_columns)(job, k, rows, start + at, n, dx, room->x);
-    else
-      FN(put_rows)(job, k, rows, start + at, n, dx);
+      FN(put_columns)(job, k, rows, start + at, n, tile, room->x);
+    else if (!direct)
+      FN(put_rows)(job, k, rows, start + at, n, tile);
   }
 }
 
@@ -573,9 +609,9 @@ static void FN(backward_weight)(const fn_job *job, int64_t lo, int64_t hi, void 
   int special = 0;
   FN_IVDEP
   for (int64_t i = lo; i < hi; i++) {
-    const T v = weight[i], magnitude = FN_MAGNITUDE(v);
+    const T v = weight[i], magnitude = v < 0 ? -v : v;
     special |= !(v - v == 0);
-    most = FN_MAX(magnitude, most);
+    most = magnitude > most ? magnitude : most;
   }
   *(double *)scratch = special ? __builtin_inf() : (double)most;
 }
@@ -590,12 +626,16 @@ static void FN(backward_sums)(const fn_job *job, int64_t lo, int64_t hi, void *s
     const T *weight = FN(bring_weight)(job, start, count, job->columns ? room->weight : room->out);
     for (int64_t k = first, rows; k < end; k += rows) {
       T mean[FN(TOGETHER)] = {0}, rstd[FN(TOGETHER)] = {0};
+      FN(slopes) sums;
       FN(batch) batch;
       rows = FN(batch_rows)(job, k, end);
       if (rows * count > FN_VISIT) rows = 1;
       FN(bring_statistics)(job, k, (int)rows, mean, rstd);
       FN(bring)(job, k, (int)rows, start, count, mean, room, &batch);
-      FN(backward_sums_of_rows)(job, &batch, weight, count, mean, rstd, job->slopes + chunk * kept + k);
+      FN(backward_sums_of_rows)(job, &batch, weight, count, mean, &sums, 0);
+      for (int r = 0; r < rows; r++)
+        job->slopes[chunk * kept + k + r] =
+            (fn_slope){.count = sums.count[r], .shift = sums.shift[r], .mean_g = sums.mean_g[r], .dot = sums.dot[r]};
     }
   }
 }
@@ -605,16 +645,18 @@ static void FN(backward_settle)(const fn_job *job, int64_t lo, int64_t hi, void 
   for (int64_t k = lo; k < hi; k++) {
     fn_slope *slope = job->slopes + k;
     T mean = 0, rstd = 0;
-    for (int64_t chunk = 1; chunk < chunks; chunk++) {
+    FN(slopes) sums = {{0}, {0}, {0}, {0}, {0}};
+    for (int64_t chunk = 0; chunk < chunks; chunk++) {
       const fn_slope *part = slope + chunk * kept;
-      slope->count += part->count;
-      slope->shift += part->shift;
-      slope->mean_g += part->mean_g;
-      slope->dot += part->dot;
-      slope->most = FN_MAX(part->most, slope->most);
+      sums.count[0] += part->count;
+      sums.shift[0] += part->shift;
+      sums.mean_g[0] += part->mean_g;
+      sums.dot[0] += part->dot;
     }
     FN(bring_statistics)(job, k, 1, &mean, &rstd);
-    FN(settle_slope)(job, k, mean, rstd, scratch, slope);
+    FN(settle_slopes)(job, &mean, &rstd, &sums, 1);
+    *slope = (fn_slope){sums.count[0], sums.shift[0], sums.mean_g[0], sums.dot[0], sums.careful[0] != 0, 0, 0};
+    if (slope->careful) FN(careful_slope)(job, k, mean, rstd, scratch, slope);
   }
 }
 
