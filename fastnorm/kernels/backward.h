@@ -7,17 +7,17 @@
  *
  * and each reduced one dweight = sum of dy * xhat and dbias = sum of dy over the kept indices. RMS norms have neither
  * mean, shift nor average(g). Products are taken in the compute type, up to 32 of them added there, and their sums in
- * double. Kept indices are worked on as rows, four at a time; what is not a row in memory
- * becomes one in a tile. An index that the compute type cannot hold is done in double (the careful way below).
+ * double. Kept indices are worked on as rows, four at a time; what is not a row in memory becomes one in a tile. An
+ * index that the compute type cannot hold is done in double (the careful way below).
  */
 
 enum { FN(TOGETHER) = 16 };
 
 /* Scratch of a thread. */
 typedef struct {
-  T x[FN_VISIT], dy[FN_VISIT]; /* what is not a row in memory */
-  T out[FN_VISIT];             /* columns: dx before it is written; rows: weights that do not follow each other */
-  T dx[FN_TILE];               /* rows: dx */
+  T x[FN_VISIT], dy[FN_VISIT];       /* what is not a row in memory */
+  T out[FN_VISIT];                   /* columns: dx before it is written; rows: weights that do not follow each other */
+  T dx[FN_TILE];                     /* rows: dx */
   T weight[FN_VISIT / FN(TOGETHER)]; /* columns: weights */
   T slow[2 * FN_FLUSH];
   unsigned char mask[FN_VISIT], slow_mask[FN_FLUSH];
@@ -32,8 +32,8 @@ typedef struct {
   int64_t ahead;             /* bytes from x and dy to what the next batch will read; 0: unknown */
 } FN(batch);
 
-/* Of some kept indices: sums at first, then averages: of c = x - mean (rounding left it in the saved mean), of g, and of
- * g * xhat. `careful` is not 0 where dx is taken in double. */
+/* Of some kept indices: sums at first, then averages: of c = x - mean (rounding left it in the saved mean), of g, and
+ * of g * xhat. `careful` is not 0 where dx is taken in double. */
 typedef struct {
   double count[FN(TOGETHER)], shift[FN(TOGETHER)], mean_g[FN(TOGETHER)], dot[FN(TOGETHER)], careful[FN(TOGETHER)];
 } FN(slopes);
@@ -285,7 +285,7 @@ static void FN(backward_sums_of_rows)(const fn_job *job, const FN(batch) *batch,
   case kind:                                                                                                           \
     for (int r = 0; r < batch->rows; r++)                                                                              \
       FN(backward_sums_of_kind)(batch->x[r], batch->dy[r], weight, n, mean[r], lanes.c[r], lanes.g[r], lanes.gc[r],    \
-                                (uintptr_t)n * 2 * sizeof(T), kind);                                                                                 \
+                                (uintptr_t)n * 2 * sizeof(T), kind);                                                   \
     break;
     FN_BACKWARD_KINDS(FN_CASE)
 #undef FN_CASE
@@ -502,8 +502,9 @@ FN_INLINE void FN(apply_batch_of_kind)(T *const *dx, const FN(batch) *batch, con
                   order[i], kind);
 }
 
-static void FN(apply_batch)(const fn_job *job, T *const *dx, const FN(batch) *batch, const int *order, int count, int64_t at,
-                            const T *weight, double *dweight, double *dbias, int64_t n, const FN(factors) *factors) {
+static void FN(apply_batch)(const fn_job *job, T *const *dx, const FN(batch) *batch, const int *order, int count,
+                            int64_t at, const T *weight, double *dweight, double *dbias, int64_t n,
+                            const FN(factors) *factors) {
   switch (FN(backward_kind)(job)) {
 #define FN_CASE(kind)                                                                                                  \
   case kind:                                                                                                           \
@@ -562,7 +563,7 @@ static void FN(backward_batch)(const fn_job *job, int64_t k, int rows, int64_t s
   for (int r = 0; r < rows; r++) factors.shift[r] = (T)slopes.shift[r];
   for (int r = 0; r < rows; r++) factors.mean_g[r] = (T)slopes.mean_g[r];
   for (int r = 0; r < rows; r++) factors.dot[r] = (T)slopes.dot[r];
-  for (int r = 0; r < rows; r++) factors.mean[r] = slopes.count[r] == 0 ? 0 : mean[r]; 
+  for (int r = 0; r < rows; r++) factors.mean[r] = slopes.count[r] == 0 ? 0 : mean[r];
   for (int r = 0; r < rows; r++) factors.rstd[r] = slopes.count[r] == 0 ? 0 : rstd[r];
   for (int r = 0; r < rows; r++) {
     order[held] = r;
