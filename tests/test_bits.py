@@ -273,7 +273,7 @@ def test_where_the_result_goes_changes_no_byte(norm, n):
 
 @pytest.mark.parametrize("n", [67, 2176])
 def test_a_transposed_array_in_place_has_the_bytes_of_a_new_result(n):
-    x = np.random.default_rng(4).random((n, 16, 8)).transpose(2, 0, 1)
+    x = np.random.default_rng(4).random((n, 16, 8)).transpose(1, 0, 2)
     where = x > 0.2
     want = fastnorm.layer_norm(x, axis=1, where=where, return_stats=True)
     got = fastnorm.layer_norm(x, axis=1, where=where, return_stats=True, out=x)
