@@ -527,3 +527,18 @@ def test_gradients_are_torchs(shape, normalized, dtype):
     _, rstd = fastnorm.rms_norm(x, normalized, weight, 1e-5, return_stats=True)
     for g, t, terms in zip(fastnorm.rms_norm_backward(dy, x, rstd, weight), taken, (1, rows), strict=True):
         np.testing.assert_allclose(g, t.grad.numpy(), rtol=0, atol=100 * reference.eps_of(dtype) * terms)
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["whole", "masked"])
+def test_where_dx_goes_changes_no_bit(masked, dtype):
+    for shape, order, axis in (((16, 5, 3), (0, 1, 2), 0), ((64, 5, 3), (1, 0, 2), 1), ((3000, 5, 3), (0, 1, 2), 0)):
+        x = uniform(shape, dtype, 1).transpose(order)
+        dy, weight = uniform(x.shape, dtype, 2), uniform(x.shape[axis], dtype, 3)
+        where = uniform(x.shape, bool, 4) if masked else None
+        _, *stats = fastnorm.layer_norm(x, axis=axis, where=where, return_stats=True)
+        want = fastnorm.layer_norm_backward(dy, x, *stats, weight, axis=axis, where=where)
+        gaps = garbage([n + 1 for n in x.shape], dtype)[1:, 1:, 1:]
+        itself = x.copy(order="K")
+        for given, out in ((x, gaps), (itself, itself)):
+            got = fastnorm.layer_norm_backward(dy, given, *stats, weight, axis=axis, where=where, out=out)
+            assert same(got, want)

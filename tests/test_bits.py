@@ -249,3 +249,32 @@ if __name__ == "__main__":
         raise SystemExit(__doc__)
     GOLDEN.write_text(json.dumps({op.name: summary(op) for op in OPS}, indent=2) + "\n")
     print(f"wrote {len(OPS)} digests to {GOLDEN}")
+
+
+@pytest.mark.parametrize("n", [20, 2176, 33000])
+@pytest.mark.parametrize(
+    "norm",
+    [
+        fastnorm.layer_norm,
+        lambda x, **more: fastnorm.layer_norm(x, where=np.arange(x.size).reshape(x.shape) % 3 > 0, **more),
+        lambda x, **more: fastnorm.standardize(np.where(x > 0.99, np.nan, x), nan_policy="omit", **more),
+    ],
+    ids=["layer_norm", "layer_norm[where]", "standardize[omit]"],
+)
+def test_where_the_result_goes_changes_no_byte(norm, n):
+    rng = np.random.default_rng(3)
+    table = rng.random((n // 4, 4, 3, 2))
+    gaps = np.empty((n // 4, 5, 4, 3))[:, 1:, 1:, 1:]
+    for axis in ((0, 1), 0):
+        want = norm(table, axis=axis, return_stats=True)
+        got = norm(table, axis=axis, return_stats=True, out=gaps)
+        assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(got, want, strict=True))
+
+
+@pytest.mark.parametrize("n", [67, 2176])
+def test_a_transposed_array_in_place_has_the_bytes_of_a_new_result(n):
+    x = np.random.default_rng(4).random((n, 16, 8)).transpose(1, 0, 2)
+    where = x > 0.2
+    want = fastnorm.layer_norm(x, axis=1, where=where, return_stats=True)
+    got = fastnorm.layer_norm(x, axis=1, where=where, return_stats=True, out=x)
+    assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(got, want, strict=True))

@@ -538,3 +538,30 @@ def test_a_sum_stored_in_rows_with_gaps_has_the_same_statistics(n, dtype):
     fastnorm.add_layer_norm(x, residual, out=(y, s))
     np.testing.assert_array_equal(s, total)
     np.testing.assert_array_equal(y, want)
+
+
+def test_infinity_among_vanishing_values_makes_nan():
+    x = np.array([[1e-200, 2e-200, np.inf], [1e-310, np.nan, 2e-310], [1.0, 2.0, 3.0]])
+    y, mean, rstd = fastnorm.layer_norm(x, return_stats=True)
+    assert np.isnan(y).all(1).tolist() == [True, True, False]
+    assert np.isnan(rstd).tolist() == [True, True, False]
+    assert mean[0] == np.inf
+    assert np.isnan(fastnorm.standardize(x, 1, eps=1e-3)).all(1).tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("value", [1e155, 1e200, np.finfo(np.float64).max, 5e-324, 0.0])
+@pytest.mark.parametrize("eps", [1e-5, 1e-30, 1.0])
+def test_rstd_of_a_constant_is_that_of_eps(value, eps):
+    y, mean, rstd = fastnorm.layer_norm(np.full((1, 7), -value), eps=eps, return_stats=True)
+    assert (y == 0).all()
+    assert mean[0] == -value
+    assert rstd[0] == 1 / np.sqrt(eps)
+
+
+@pytest.mark.parametrize("n", [2, 100, 40000])
+def test_extrema_of_a_scale_are_exact_beside_the_largest_numbers(n):
+    x = np.full(n, 1e-300)
+    x[0] = 1.7e308
+    y, low, high = fastnorm.min_max_scale(x, return_stats=True)
+    assert (low, high) == (1e-300, 1.7e308)
+    assert (y == (x == 1.7e308)).all()

@@ -9,8 +9,9 @@ static int64_t magnitude(int64_t stride) {
   return stride == 0 ? INT64_MAX : stride < 0 ? -stride : stride; /* a repeated element belongs outermost */
 }
 
-/* Outermost first (stable: equal strides keep the array's order), neighbours collapsed. Returns how many are left. */
-static int canonical(fn_axis *axes, int count) {
+/* Outermost first (stable: equal strides keep the array's order), neighbours collapsed. Returns how many are left. What
+ * is read alone would give `pieces` of them, the innermost of size `run`: where results go must not change bits. */
+static int canonical(fn_axis *axes, int count, int *pieces, int64_t *run) {
   for (int i = 1; i < count; i++) {
     fn_axis axis = axes[i];
     int at = i;
@@ -18,10 +19,18 @@ static int canonical(fn_axis *axes, int count) {
     axes[at] = axis;
   }
   int last = 0;
+  *pieces = count > 0;
+  *run = count > 0 ? axes[0].size : 1;
   for (int i = 1; i < count; i++) {
     fn_axis a = axes[last], b = axes[i];
-    int joined = 1;
-    for (int k = 0; k < FN_STEPS; k++) joined &= a.step[k] == b.step[k] * b.size;
+    int joined = 1, read = 1;
+    for (int k = 0; k < FN_STEPS; k++) {
+      const int fits = a.step[k] == b.step[k] * b.size;
+      joined &= fits;
+      read &= fits || k == FN_Y || k == FN_S;
+    }
+    *pieces += !read;
+    *run = read ? *run * b.size : b.size;
     if (!joined) last++;
     axes[last] = b;
     if (joined) axes[last].size = a.size * b.size;
@@ -73,8 +82,10 @@ void fn_plan(fn_job *job, int ndim, const int64_t *shape, const int64_t *const *
     else
       job->kept[job->kept_ndim++] = axis;
   }
-  job->kept_ndim = canonical(job->kept, job->kept_ndim);
-  job->reduced_ndim = canonical(job->reduced, job->reduced_ndim);
+  int kept_pieces, pieces;
+  int64_t beside, run;
+  job->kept_ndim = canonical(job->kept, job->kept_ndim, &kept_pieces, &beside);
+  job->reduced_ndim = canonical(job->reduced, job->reduced_ndim, &pieces, &run);
   job->n = product(job->reduced, job->reduced_ndim);
 
   /* Short rows go side by side; a norm takes even a single one as a column. */
@@ -85,6 +96,8 @@ void fn_plan(fn_job *job, int ndim, const int64_t *shape, const int64_t *const *
   job->inner = (fn_axis){.size = 1};
   if (job->columns && job->kept_ndim > 0) job->inner = job->kept[--job->kept_ndim];
   job->outer = product(job->kept, job->kept_ndim);
-  job->chunk = fn_block_rows(job->inner.size);
+  job->beside = job->columns ? beside : 1;
+  job->dense = pieces == 1 && job->reduced[job->reduced_ndim - 1].step[FN_X] == job->beside * job->inner.step[FN_X];
+  job->chunk = fn_block_rows(job->beside);
   job->strip = FN_STRIP;
 }

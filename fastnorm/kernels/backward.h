@@ -43,23 +43,25 @@ typedef struct {
   T mean[FN(TOGETHER)], rstd[FN(TOGETHER)], shift[FN(TOGETHER)], mean_g[FN(TOGETHER)], dot[FN(TOGETHER)];
 } FN(factors);
 
-/* Offsets in array `which` (FN_P: places) of the kept indices from k on; they do not cross the end of `inner`. */
-static void FN(kept_offsets)(const fn_job *job, int which, int64_t k, int rows, int64_t *to) {
-  const int64_t width = job->inner.size, p = which == FN_P ? job->p : 0;
-  if (width == 1 && job->kept_ndim > 1) {
-    for (int r = 0; r < rows; r++) to[r] = p + fn_offset(job->kept, job->kept_ndim, k + r, which);
-    return;
-  }
-  const int lined_up = width == 1 && job->kept_ndim == 1;
-  const int64_t step = lined_up ? job->kept[0].step[which] : job->inner.step[which];
-  int64_t first = k * step;
-  if (!lined_up && width > 1) first = fn_offset(job->kept, job->kept_ndim, k / width, which) + k % width * step;
-  for (int r = 0; r < rows; r++) to[r] = p + first + r * step;
+/* Do the kept indices from k on lie along one axis? */
+static int FN(side_by_side)(const fn_job *job, int64_t k, int rows) {
+  return job->inner.size == 1 ? job->kept_ndim <= 1 : k % job->inner.size + rows <= job->inner.size;
 }
 
-/* How many kept indices from k on are worked on together. */
+/* Offsets in array `which` (FN_P: places) of the kept indices from k on. */
+static void FN(kept_offsets)(const fn_job *job, int which, int64_t k, int rows, int64_t *to) {
+  const int64_t width = job->inner.size, p = which == FN_P ? job->p : 0, across = job->inner.step[which];
+  const int64_t step = width == 1 && job->kept_ndim == 1 ? job->kept[0].step[which] : across;
+  const int one_axis = FN(side_by_side)(job, k, rows);
+  const int64_t first = fn_offset(job->kept, job->kept_ndim, k / width, which) + k % width * across;
+  for (int r = 0; r < rows && one_axis; r++) to[r] = p + first + r * step;
+  for (int r = 0; r < rows && !one_axis; r++)
+    to[r] = p + fn_offset(job->kept, job->kept_ndim, (k + r) / width, which) + (k + r) % width * across;
+}
+
+/* How many kept indices from k on are worked on together: as many as if nothing was written. */
 static int FN(batch_rows)(const fn_job *job, int64_t k, int64_t end) {
-  const int64_t fit = FN_TILE / job->n / 4 * 4, width = job->inner.size;
+  const int64_t fit = FN_TILE / job->n / 4 * 4, width = job->beside;
   int64_t most = job->columns || fit > FN(TOGETHER) ? FN(TOGETHER) : fit < 4 ? 4 : fit;
   if (width > 1 && width - k % width < most) most = width - k % width;
   return (int)(end - k < most ? end - k : most);
@@ -84,7 +86,7 @@ static void FN(bring_rows)(const fn_job *job, int which, int64_t k, int rows, in
     return;
   }
   for (int r = 0; r < rows; r++) to[r] = tile + r * count;
-  if (job->columns) {
+  if (job->columns && FN(side_by_side)(job, k, rows)) {
     int64_t stride;
     const T *from = FN(load_columns)(job, which, data + offset[0], start, count, rows, spare, &stride);
     FN(turn)(tile, count, from, stride, count, rows);
@@ -183,6 +185,11 @@ static void FN(put_columns)(const fn_job *job, int64_t k, int cols, int64_t star
                             T *turned) {
   int64_t offset[FN(TOGETHER)];
   FN(kept_offsets)(job, FN_Y, k, cols, offset);
+  if (!FN(side_by_side)(job, k, cols)) {
+    for (int c = 0; c < cols; c++)
+      FN(store)(job, FN_Y, job->array[FN_Y].data + offset[c], start, count, dx + c * count);
+    return;
+  }
   FN(turn)(turned, cols, dx, count, cols, count);
   char *data = job->array[FN_Y].data + offset[0];
   for (int64_t i = 0; i < count; i++)

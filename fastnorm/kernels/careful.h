@@ -74,18 +74,21 @@ static void FN(norm_careful)(const fn_job *job, int64_t outer, int64_t j, void *
   double state[FN_PLANES];
   FN(careful_state)(job, outer, j, pre, state, tile, counts);
   const int centred = job->norm != FN_RMS, range = job->norm == FN_RANGE;
-  const double var = fn_square_of(job, state, 1);
+  const double var = fn_square_of(job, state, 1), none = __builtin_nan("");
+  const int constant = !range && var == 0; /* then all that counts is eps, of which `pre` may keep nothing */
   const double eps = job->eps * pre * pre; /* where that overflows, eps is all that counts */
-  const double root = range            ? (state[FN_MAX] - state[FN_MIN]) / (job->most - job->least)
-                      : fn_finite(eps) ? sqrt(var + eps)
-                                       : sqrt(job->eps) * pre;
-  const double scale = root == 0 ? 0 : fn_finite(root) ? 1 / root : __builtin_nan("");
+  const double root = range                         ? (state[FN_MAX] - state[FN_MIN]) / (job->most - job->least)
+                      : var != var                  ? none
+                      : constant || !fn_finite(eps) ? sqrt(job->eps) * pre
+                                                    : sqrt(var + eps);
+  const double scale = constant || root == 0 ? 0 : fn_finite(root) ? 1 / root : none;
   const double mean = range ? state[FN_MIN] : centred ? state[FN_MEAN] : 0;
   const double mean_lo = range || !centred ? 0 : state[FN_MEAN_LO];
-  const double empty = state[FN_COUNT] == 0 ? __builtin_nan("") : 0; /* of nothing, the statistics are NaN */
-  const double spread = range ? state[FN_MAX] / pre : job->finish == FN_DEVIATION ? sqrt(var) / pre : 1 / root * pre;
-  if (job->mean) fn_put(job->mean, job->out_dtype, p, (mean + mean_lo) / pre + empty);
-  if (job->spread) fn_put(job->spread, job->out_dtype, p, spread + empty);
+  const double empty = state[FN_COUNT] == 0 ? none : 0; /* of nothing, the statistics are NaN */
+  const double inverse = constant ? 1 / sqrt(job->eps) : 1 / root * pre;
+  const double spread = job->finish == FN_DEVIATION ? sqrt(var) / pre : inverse;
+  if (!range && job->mean) fn_put(job->mean, job->out_dtype, p, (mean + mean_lo) / pre + empty);
+  if (!range && job->spread) fn_put(job->spread, job->out_dtype, p, spread + empty); /* extrema were saved unscaled */
 
   const T *weight = job->weight, *bias = job->bias;
   for (int64_t start = 0; start < job->n; start += FN_CHUNK) {

@@ -87,6 +87,7 @@ typedef struct fn_job {
   int64_t n;                 /* product of reduced[] */
   int64_t chunk;             /* how many of the n make a chunk */
   int64_t strip;             /* columns per unit */
+  int64_t beside;            /* `inner`, as long as it were if nothing was written; this decides bits */
   int64_t index;             /* which of the `outer` problems; backward: the reduced element that slots begin with */
   int64_t first;             /* the chunk that slot 0 holds; backward: the block */
   double eps, ddof;
@@ -100,6 +101,7 @@ typedef struct fn_job {
   int out_dtype;         /* of mean and spread */
   int parameter_dtype;   /* of dweight and dbias */
   int columns;           /* memory runs along a kept axis, `inner` */
+  int dense;             /* rows of `beside` columns of x follow each other without a gap */
   int finish;            /* enum fn_finish: what `spread` is */
   int source;            /* which array is normalized: FN_X, or FN_S where a residual was added */
   int norm;              /* enum fn_norm: what a norm takes away and divides by */

@@ -205,7 +205,7 @@ static void FN(chunk_masked)(const fn_job *job, int64_t outer, int64_t j, int64_
   uint8_t *bytes = (uint8_t *)scratch + FN_SCRATCH_WHERE;
   const char *base = fn_base(job, job->source, outer, j);
   const int weighted = fn_is_masked(job), order = job->norm == FN_RANGE ? 0 : job->order;
-  const int64_t group = fn_lane_rows(n, cols);
+  const int64_t group = fn_lane_rows(n, job->beside < job->strip ? job->beside : job->strip);
   double g[FN_STRIP], sums[FN(SUMS) * FN_STRIP];
   int64_t stride = 1;
   const T *x = job->columns ? FN(load_columns)(job, job->source, base, start, n, cols, tile, &stride)

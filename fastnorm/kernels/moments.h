@@ -191,10 +191,9 @@ static const T *FN(close_up)(const T *x, int64_t *stride, int64_t n, int64_t col
 static void FN(chunk_columns)(const fn_job *job, const T *x, int64_t stride, int64_t n, int64_t cols, T *tile,
                               double *state, int64_t state_stride) {
   double count[FN_STRIP], g[FN_STRIP], s[FN_STRIP], q[FN_STRIP];
-  /* By the layout of x, not by whether it was gathered: alignment must not change bits. */
-  const int dense =
-      cols == job->inner.size && job->reduced_ndim == 1 && job->reduced[0].step[FN_X] == cols * job->inner.step[FN_X];
-  const int64_t group = dense ? fn_group_rows(cols) : 1, sample = fn_sample_size(n, 16);
+  /* By the layout of x, not by whether it was gathered or where y goes: these must not change bits. */
+  const int dense = job->dense && job->beside <= FN_STRIP;
+  const int64_t group = dense ? fn_group_rows(job->beside) : 1, sample = fn_sample_size(n, 16);
   const int64_t wide = group * cols, whole = n / group;
   if (group > 1) x = FN(close_up)(x, &stride, n, cols, tile); /* a sum that was stored elsewhere */
   for (int64_t j = 0; j < cols; j++) g[j] = 0;
