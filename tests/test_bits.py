@@ -91,6 +91,7 @@ def test_the_committed_digests_hold(op):
 
 
 @each_op
+@pytest.mark.sweep
 @pytest.mark.usefixtures("isa", "num_threads")
 def test_any_instruction_set_and_thread_count_gives_the_same_bytes(op):
     assert differing(case_digests(op), expected(op.name)) == []
