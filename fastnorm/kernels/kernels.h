@@ -69,7 +69,7 @@ enum fn_plane {
   FN_M3, FN_M3_LO, FN_M4, FN_M4_LO, FN_PLANES
 };
 
-/* What a backward pass knows of a kept index: sums at first, then averages (backward.h). */
+/* What a backward pass knows of a kept index: sums at first, then averages (backward_sums.h). */
 typedef struct fn_slope {
   double count, shift, mean_g, dot;
   int64_t careful, x_power, dy_power; /* taken in double, of x and dy scaled by these powers of two */

@@ -150,6 +150,9 @@
 #include "careful.h"
 #include "apply.h"
 #include "norm.h"
+#include "backward_rows.h"
+#include "backward_sums.h"
+#include "backward_careful.h"
 #include "backward.h"
 #include "unstamp.h"
 
@@ -176,6 +179,9 @@
 #include "careful.h"
 #include "apply.h"
 #include "norm.h"
+#include "backward_rows.h"
+#include "backward_sums.h"
+#include "backward_careful.h"
 #include "backward.h"
 #include "unstamp.h"
 
