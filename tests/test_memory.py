@@ -63,6 +63,11 @@ def test_a_single_number_does_not_depend_on_its_neighbours(around, dtype):
     y, mean, std = fastnorm.standardize(buffer[100:101].reshape(()), None, return_stats=True)
     assert (y, mean, std) == (0, 3, 0)
     np.testing.assert_array_equal(fastnorm.layer_norm(buffer[100:101]), [0])
+    for x in uniform(200, dtype):
+        buffer[:] = dtype.type(around) + uniform(201, dtype, 1) * dtype.type(1e9)  # where x - neighbour loses digits
+        buffer[100] = x
+        y, mean, std = fastnorm.standardize(buffer[100:101].reshape(()), None, return_stats=True)
+        assert (y, mean, std) == (0, x, 0)
 
 
 def test_out_in_gaps_leaves_the_gaps_alone(dtype):

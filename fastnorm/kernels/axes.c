@@ -61,7 +61,8 @@ void fn_plan(fn_job *job, int ndim, const int64_t *shape, const int64_t *const *
     p[a] = next[!!reduced[a]];
     next[!!reduced[a]] *= shape[a];
   }
-  const int has_affine = job->weight || job->bias || job->dweight || job->dbias, writes = steps[FN_Y] != NULL;
+  const int has_affine = job->weight || job->bias || job->dweight || job->dbias;
+  const int writes = job->array[FN_Y].data != NULL; /* not by its steps: an array of no dimensions has none */
   job->kept_ndim = job->reduced_ndim = 0;
   job->p = 0;
   for (int a = 0; a < ndim; a++) {
