@@ -98,6 +98,7 @@ def test_any_instruction_set_and_thread_count_gives_the_same_bytes(op):
 
 
 @each_op
+@pytest.mark.sweep
 @pytest.mark.usefixtures("stores")
 def test_any_address_gives_the_same_bytes(op):
     for label, x in op.cases((*FLOATS, *HALVES), [(67,), (70, 3), (9, 65), (3, 1030), (2, 33, 4)]):
