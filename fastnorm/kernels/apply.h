@@ -179,13 +179,13 @@ static void FN(apply_to_rows)(T *const *y, const T *const *x, const T *const *ah
 
 /* Do weight and bias lie in one piece each? */
 static inline int FN(affine_is_plain)(const fn_job *job) {
-  return !(job->weight || job->bias) || job->n == 1 || (job->reduced_ndim == 1 && fn_step(job, FN_P) == 1);
+  return !(job->weight || job->bias) || job->n == 1 || (job->stretch[FN_P] == job->n && fn_step(job, FN_P) == 1);
 }
 
 /* Do the reduced elements of an array follow each other? */
 static inline int FN(in_line)(const fn_job *job, int which) {
   const int64_t size = fn_is_half(job->array[which].dtype) ? 2 : (int64_t)sizeof(T);
-  return job->n == 1 || (job->reduced_ndim == 1 && fn_step(job, which) == size);
+  return job->n == 1 || (job->stretch[which] == job->n && fn_step(job, which) == size);
 }
 
 /* Applies parameters number r to `n` loaded elements of row `outer`, number `start` on. */
@@ -279,7 +279,7 @@ static void FN(store_strip)(const fn_job *job, int which, char *base, int64_t st
 static void FN(apply_strip)(const fn_job *job, const T *x, int64_t stride, int64_t outer, int64_t j, int64_t start,
                             int64_t rows, int64_t cols, FN(params) *params, T *tile, uint8_t *counts) {
   const int64_t size = (int64_t)sizeof(T), across = job->inner.step[FN_Y];
-  const int64_t y_step = job->reduced_ndim == 1 ? job->reduced[0].step[FN_Y] : 0;
+  const int64_t y_step = job->stretch[FN_Y] == job->n ? fn_step(job, FN_Y) : 0;
   const int in_line = FN(native)(&job->array[FN_Y]) && across == size, touched_up = FN(is_touched_up)(job);
   const T *weight = job->weight, *bias = job->bias;
   char *y_base = fn_base(job, FN_Y, outer, j);

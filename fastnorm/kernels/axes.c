@@ -38,6 +38,17 @@ static int canonical(fn_axis *axes, int count, int *pieces, int64_t *run) {
   return count ? last + 1 : 0;
 }
 
+/* How many reduced elements lie one step of kind `which` apart, from the first on and from every multiple. */
+static int64_t stretch(const fn_job *job, int which) {
+  const fn_axis *axes = job->reduced;
+  int last = job->reduced_ndim - 1;
+  if (last < 0) return 1;
+  int64_t size = axes[last].size;
+  for (; last > 0 && axes[last - 1].step[which] == axes[last].step[which] * axes[last].size; last--)
+    size *= axes[last - 1].size;
+  return size;
+}
+
 static int64_t product(const fn_axis *axes, int count) {
   int64_t size = 1;
   for (int i = 0; i < count; i++) size *= axes[i].size;
@@ -55,11 +66,11 @@ int64_t fn_block_rows(int64_t columns) {
   return power_of_two_within(FN_CHUNK / (columns < FN_STRIP ? (columns > 0 ? columns : 1) : FN_STRIP));
 }
 
-void fn_plan(fn_job *job, int ndim, const int64_t *shape, const int64_t *const *steps, const char *reduced) {
-  int64_t p[FN_MAX_AXES], next[2] = {1, 1};
+void fn_plan(fn_job *job, int ndim, const int64_t *shape, const int64_t *const *steps, const char *roles) {
+  int64_t p[FN_MAX_AXES], next[] = {1, 1, 0};
   for (int a = ndim - 1; a >= 0; a--) {
-    p[a] = next[!!reduced[a]];
-    next[!!reduced[a]] *= shape[a];
+    p[a] = next[(int)roles[a]];
+    next[(int)roles[a]] *= shape[a];
   }
   const int has_affine = job->weight || job->bias || job->dweight || job->dbias;
   const int writes = job->array[FN_Y].data != NULL; /* not by its steps: an array of no dimensions has none */
@@ -69,16 +80,16 @@ void fn_plan(fn_job *job, int ndim, const int64_t *shape, const int64_t *const *
     fn_axis axis = {.size = shape[a]};
     if (axis.size == 1) continue;
     for (int k = 0; k < FN_ARRAYS; k++) axis.step[k] = steps[k] ? steps[k][a] : 0;
-    axis.step[FN_P] = reduced[a] && !has_affine ? 0 : p[a];
+    axis.step[FN_P] = roles[a] != FN_KEPT && !has_affine ? 0 : p[a];
     if (!writes && axis.step[FN_X] < 0) { /* statistics do not mind the direction */
-      if (reduced[a]) axis.step[FN_P] = 0;
+      if (roles[a] != FN_KEPT) axis.step[FN_P] = 0;
       job->p += (axis.size - 1) * axis.step[FN_P];
       for (int k = 0; k < FN_STEPS; k++) {
         if (k < FN_ARRAYS && steps[k]) job->array[k].data += (axis.size - 1) * axis.step[k];
         axis.step[k] = -axis.step[k];
       }
     }
-    if (reduced[a])
+    if (roles[a] != FN_KEPT)
       job->reduced[job->reduced_ndim++] = axis;
     else
       job->kept[job->kept_ndim++] = axis;
@@ -88,6 +99,7 @@ void fn_plan(fn_job *job, int ndim, const int64_t *shape, const int64_t *const *
   job->kept_ndim = canonical(job->kept, job->kept_ndim, &kept_pieces, &beside);
   job->reduced_ndim = canonical(job->reduced, job->reduced_ndim, &pieces, &run);
   job->n = product(job->reduced, job->reduced_ndim);
+  for (int k = 0; k < FN_STEPS; k++) job->stretch[k] = stretch(job, k);
 
   /* Short rows go side by side; a norm takes even a single one as a column. */
   const fn_axis *kept = job->kept + job->kept_ndim - 1, *along = job->reduced + job->reduced_ndim - 1;

@@ -65,7 +65,7 @@ static int FN(batch_rows)(const fn_job *job, int64_t k, int64_t end) {
 /* Are the reduced elements of a kept index a row in memory? By the layout of the job, not by its address. */
 static inline int FN(in_rows)(const fn_job *job, int which) {
   return FN(native)(&job->array[which]) &&
-         (job->n == 1 || (job->reduced_ndim == 1 && fn_step(job, which) == (int64_t)sizeof(T)));
+         (job->n == 1 || (job->stretch[which] == job->n && fn_step(job, which) == (int64_t)sizeof(T)));
 }
 
 /* Elements start <= i < start + count of `rows` kept indices: pointers to rows in memory or in `tile`. */

@@ -98,12 +98,12 @@ static const T *FN(load_columns)(const fn_job *job, int which, const char *base,
                                  int64_t cols, T *tile, int64_t *stride) {
   const fn_array *array = &job->array[which];
   const int64_t size = (int64_t)sizeof(T), step = fn_step(job, which), across = job->inner.step[which];
-  if (FN(native)(array) && job->reduced_ndim <= 1 && (across == size || cols == 1)) {
+  if (FN(native)(array) && job->stretch[which] == job->n && (across == size || cols == 1)) {
     *stride = step / size;
     if (*stride * size == step) return (const T *)(const void *)(base + start * step);
   }
   *stride = cols;
-  if (FN(native)(array) && job->reduced_ndim == 1 && step == size && across % size == 0) {
+  if (FN(native)(array) && job->stretch[which] == job->n && step == size && across % size == 0) {
     FN(turn)(tile, cols, (const T *)(const void *)base + start, across / size, cols, rows);
     return tile;
   }

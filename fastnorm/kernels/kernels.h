@@ -83,6 +83,8 @@ typedef struct fn_job {
   double *state;             /* planes: chunk slots or states by FN_P; NULL: results are enough */
   int64_t state_stride;      /* doubles per plane of `state`; extrema: results per piece */
   int64_t p;                 /* where the statistics of kept index 0 stand */
+  int64_t period, unit;      /* kept indices whose statistics stand `period` apart share weight and bias: `unit` of each */
+  int64_t stretch[FN_STEPS]; /* reduced elements that lie one step apart before one does not; n: all */
   int64_t outer;             /* product of kept[] */
   int64_t n;                 /* product of reduced[] */
   int64_t chunk;             /* how many of the n make a chunk */
@@ -124,10 +126,13 @@ enum fn_norm { FN_LAYER, FN_RMS, FN_RANGE };
 /* Rows of a chunk of so many columns. */
 int64_t fn_block_rows(int64_t columns);
 
+/* What an axis of x is to a job: kept; reduced, with weight and bias along it; reduced, with these repeated along it. */
+enum fn_role { FN_KEPT, FN_REDUCED, FN_SHARED };
+
 /* Brings any strided problem into canonical form (axes.c): sets `p` to `strip`, `columns` and the axes, and moves
  * arrays to their lowest address where x has negative strides and nothing is written. steps[w][a] is the stride of
- * array w along axis a (NULL: no such array), reduced[a] the kind of axis a. Needs array[], weight and bias. */
-void fn_plan(fn_job *job, int ndim, const int64_t *shape, const int64_t *const *steps, const char *reduced);
+ * array w along axis a (NULL: no such array), roles[a] what that axis is. Needs array[], weight and bias. */
+void fn_plan(fn_job *job, int ndim, const int64_t *shape, const int64_t *const *steps, const char *roles);
 
 typedef void (*fn_kernel)(const fn_job *job, int64_t lo, int64_t hi, void *scratch);
 

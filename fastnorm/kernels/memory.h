@@ -98,18 +98,18 @@ static inline uint64_t fn_swap64(uint64_t v) { return __builtin_bswap64(v); }
   X(FN_I64, int64_t, uint64_t, fn_swap64, FN_AS_IS)                                                                    \
   X(FN_U64, uint64_t, uint64_t, fn_swap64, FN_AS_IS)
 
-/* The stretch of at most `left` elements, from number `start` on, that lies along the innermost axis. */
+/* Of at most `left` elements from number `start` on, those that lie one step apart. */
 typedef struct {
   int64_t offset, count;
 } fn_run;
 
 static inline fn_run fn_next_run(const fn_job *job, int which, int64_t start, int64_t left) {
   if (job->reduced_ndim == 0) return (fn_run){0, 1};
-  const int64_t size = job->reduced[job->reduced_ndim - 1].size, rest = size - start % size;
+  const int64_t rest = job->stretch[which] - start % job->stretch[which];
   return (fn_run){fn_along(job, which, start), rest < left ? rest : left};
 }
 
-/* The step between the elements of such a stretch. */
+/* That step. */
 static inline int64_t fn_step(const fn_job *job, int which) {
   return job->reduced_ndim ? job->reduced[job->reduced_ndim - 1].step[which] : 0;
 }

@@ -95,7 +95,7 @@ static void FN(norm_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scrat
   const int plain = (half || FN(native)(&job->array[FN_Y])) && FN(in_line)(job, FN_Y) && FN(affine_is_plain)(job) &&
                     !FN(is_touched_up)(job);
   const int direct =
-      FN(native)(&job->array[FN_X]) && job->reduced_ndim == 1 && fn_step(job, FN_X) == (int64_t)sizeof(T) && !residual;
+      FN(native)(&job->array[FN_X]) && FN(in_line)(job, FN_X) && !residual;
   const int64_t n = job->n, bytes = n * (int64_t)sizeof(T), most = FN_TILE / 2 / n;
   const int together = most < 1 || by_state ? 1 : most > FN(BATCH) ? FN(BATCH) : (int)most;
   /* Short rows that follow each other in memory go past the cache together, from a tile. */
