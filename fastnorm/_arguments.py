@@ -77,6 +77,26 @@ def normalized_axes(x: np.ndarray, normalized_shape: Any, weight: Any, axis: Any
     return found
 
 
+def channel_axis(value: Any, x: np.ndarray, *, samples: bool = False) -> int:
+    """The axis of x along which channels lie, not negative; with `samples` the first axis is not one."""
+    if x.ndim < 2:
+        raise ValueError(f"x has shape {x.shape}; expected an axis of samples and one of channels at least")
+    try:
+        axis = normalize_axis_index(_index(value), x.ndim, "channel_axis")
+    except TypeError:
+        raise TypeError(f"channel_axis must be an int, got {value!r}") from None
+    except OverflowError:
+        raise np.exceptions.AxisError(f"channel_axis is {value!r}; expected an axis of {x.ndim} dimensions") from None
+    if samples and axis == 0:
+        raise ValueError(f"channel_axis is {value!r}; expected another axis than the first, along which samples lie")
+    return axis
+
+
+def per_channel(name: str, value: Any, channels: int, dtype: np.dtype) -> np.ndarray | None:
+    """One number per channel, contiguous and of the given dtype, or None."""
+    return parameter(name, value, (channels,), dtype, "one number per channel,")
+
+
 def sizes(name: str, value: Any) -> tuple[int, ...]:
     """An int or a sequence of ints, none of them negative, as a tuple."""
     try:
@@ -181,13 +201,15 @@ def omits_nan(policy: Any, name: str, x: np.ndarray, where: Any = None, weights:
     return policy == "omit"
 
 
-def parameter(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray | None:
-    """Weight or bias, contiguous and of the result's dtype, or None."""
+def parameter(
+    name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype, what: str = "the normalized shape"
+) -> np.ndarray | None:
+    """Weight or bias, contiguous and of the given dtype, or None."""
     if value is None:
         return None
     values = array(name, value)
     if values.shape != shape:
-        raise ValueError(f"{name} has shape {values.shape}; expected the normalized shape {shape}")
+        raise ValueError(f"{name} has shape {values.shape}; expected {what} {shape}")
     with np.errstate(over="ignore"):
         return np.require(values, dtype, ["C", "A"])
 

@@ -65,6 +65,7 @@ cdef extern from "kernels.h":
         FN_X, FN_Z, FN_WHERE, FN_WEIGHTS, FN_Y, FN_S, FN_ARRAYS, FN_P, FN_STEPS
         FN_VARIANCE, FN_DEVIATION, FN_RECIPROCAL, FN_SKEWNESS, FN_KURTOSIS
         FN_LAYER, FN_RMS, FN_RANGE
+        FN_KEPT, FN_REDUCED, FN_SHARED
     size_t FN_SCRATCH_BYTES
 
     ctypedef struct fn_array:
@@ -127,7 +128,7 @@ cdef extern from "kernels.h":
 
     int64_t fn_block_rows(int64_t columns) noexcept nogil
     void fn_plan(fn_job *job, int ndim, const int64_t *shape, const int64_t **steps,
-                 const char *reduced) noexcept nogil
+                 const char *roles) noexcept nogil
 
 
 cdef extern from "runtime.h":
@@ -162,3 +163,4 @@ include "door/jobs.pxi"
 include "door/statistics.pxi"
 include "door/norms.pxi"
 include "door/backward.pxi"
+include "door/channels.pxi"
