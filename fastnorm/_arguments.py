@@ -97,6 +97,41 @@ def per_channel(name: str, value: Any, channels: int, dtype: np.dtype) -> np.nda
     return parameter(name, value, (channels,), dtype, "one number per channel,")
 
 
+def groups(value: Any, channels: int) -> int:
+    """A number of groups that divides the channels."""
+    try:
+        count = _index(value)
+    except TypeError:
+        raise TypeError(f"num_groups must be an int, got {value!r}") from None
+    if count < 1 or channels % count:
+        raise ValueError(f"num_groups is {count}; expected a divisor of the {channels} channels of x")
+    return count
+
+
+def running(name: str, value: Any, channels: int, *, changed: bool) -> np.ndarray:
+    """A running statistic: floats, one per channel; where it will be `changed`, a writeable array."""
+    found = array(name, value)
+    if not _is_float(found.dtype):
+        raise TypeError(f"{name} has dtype {found.dtype}; expected a floating type")
+    if found.shape != (channels,):
+        raise ValueError(f"{name} has shape {found.shape}; expected one number per channel, {(channels,)}")
+    if not changed:
+        return found
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{name} must be an array, which training changes in place, got {type(value).__name__}")
+    if not value.flags.writeable:
+        raise ValueError(f"{name} is read-only; expected a writeable array, which training changes in place")
+    if _overlaps_itself(value):
+        raise ValueError(f"{name} has strides {value.strides}, so that elements share memory; expected separate elements")
+    return value
+
+
+def choice(name: str, value: Any, choices: Sequence[Any]) -> None:
+    """Refuse what is none of the choices."""
+    if not any(type(value) is type(item) and value == item for item in choices):
+        raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, got {value!r}")
+
+
 def sizes(name: str, value: Any) -> tuple[int, ...]:
     """An int or a sequence of ints, none of them negative, as a tuple."""
     try:

@@ -15,6 +15,8 @@ from libc.float cimport DBL_EPSILON, FLT_EPSILON
 from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 
+import numpy
+
 cimport numpy as cnp
 
 cnp.import_array()
@@ -59,8 +61,8 @@ cdef extern from "<stdlib.h>":
 
 cdef extern from "kernels.h":
     enum:
-        FN_CHUNK, FN_VISIT, FN_STRIP, FN_SHORT, FN_TALL, FN_WAVE, FN_MAX_AXES
-        FN_MIN, FN_M3, FN_M4, FN_PLANES
+        FN_CHUNK, FN_VISIT, FN_STRIP, FN_SHORT, FN_TALL, FN_PLANE, FN_RUN, FN_WAVE, FN_MAX_AXES
+        FN_COUNT, FN_MEAN, FN_VAR, FN_MIN, FN_M3, FN_M4, FN_PLANES
         FN_F32, FN_F64, FN_F16, FN_BF16, FN_I8, FN_U8, FN_I16, FN_U16, FN_I32, FN_U32, FN_I64, FN_U64
         FN_X, FN_Z, FN_WHERE, FN_WEIGHTS, FN_Y, FN_S, FN_ARRAYS, FN_P, FN_STEPS
         FN_VARIANCE, FN_DEVIATION, FN_RECIPROCAL, FN_SKEWNESS, FN_KURTOSIS
@@ -90,13 +92,16 @@ cdef extern from "kernels.h":
         double *state
         int64_t state_stride, p, period, unit, outer, n, chunk, strip, index, first
         double eps, ddof, least, most
+        double *saved
+        const void *folded
+        int64_t *stretch
         void *dweight
         void *dbias
         fn_slope *slopes
         double *slots
         int64_t width, block, wave
         int dtype, out_dtype, parameter_dtype, columns, finish, source, norm
-        int order, extrema, omit, resume, stream, quiet
+        int order, extrema, omit, resume, stream, quiet, relu, given
         int kept_ndim, reduced_ndim
         fn_axis inner
 
@@ -108,12 +113,16 @@ cdef extern from "kernels.h":
         const fn_kernel *moments_columns
         const fn_kernel *norm_rows
         const fn_kernel *norm_columns
+        const fn_kernel *norm_planes
         const fn_kernel *residual_rows
         const fn_kernel *residual_columns
         const fn_kernel *norm_careful_only
         const fn_kernel *find_special
         const fn_kernel *apply_rows
         const fn_kernel *apply_columns
+        const fn_kernel *fold_channels
+        const fn_kernel *scale_rows
+        const fn_kernel *scale_columns
         const fn_kernel *backward_weight
         const fn_kernel *backward_sums
         const fn_kernel *backward_settle

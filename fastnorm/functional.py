@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 
 from . import _arguments, _ops
+from ._channels import batch_norm, group_norm, instance_norm
 
 __all__ = [
     "add_layer_norm",
     "add_rms_norm",
+    "batch_norm",
+    "group_norm",
+    "instance_norm",
     "layer_norm",
     "layer_norm_backward",
     "min_max_scale",

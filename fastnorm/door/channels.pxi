@@ -38,3 +38,302 @@ cdef bint plan_channels(fn_job *job, int axis, int64_t groups, bint by_sample, c
     job.dtype = job.out_dtype = compute_type(job.array[FN_X].dtype)
     fn_plan(job, ndim, shape, steps, roles)
     return True
+
+
+cdef bint one_each(object value, int64_t channels, int typenum, const void **data) noexcept:
+    """Where weight or bias of each channel are; NULL for None. False unless contiguous, of that type and shape."""
+    data[0] = NULL
+    if value is None:
+        return True
+    if not cnp.PyArray_CheckExact(value) or cnp.PyArray_TYPE(value) != typenum or cnp.PyArray_NDIM(value) != 1:
+        return False
+    if cnp.PyArray_DIM(value, 0) != channels or not cnp.PyArray_ISCARRAY_RO(value):
+        return False
+    data[0] = cnp.PyArray_DATA(value)
+    return True
+
+
+cdef bint is_running(object value, int64_t channels) noexcept:
+    """Whether a running statistic can be read and changed where it is."""
+    return (
+        cnp.PyArray_CheckExact(value)
+        and (cnp.PyArray_TYPE(value) == cnp.NPY_FLOAT32 or cnp.PyArray_TYPE(value) == cnp.NPY_FLOAT64)
+        and cnp.PyArray_NDIM(value) == 1
+        and cnp.PyArray_DIM(value, 0) == channels
+        and cnp.PyArray_ISCARRAY(value)
+    )
+
+
+cdef double running_at(cnp.ndarray values, int64_t c) noexcept:
+    if cnp.PyArray_TYPE(values) == cnp.NPY_FLOAT32:
+        return (<float *>cnp.PyArray_DATA(values))[c]
+    return (<double *>cnp.PyArray_DATA(values))[c]
+
+
+cdef double as_stored(cnp.ndarray values, double value) noexcept:
+    """A number as a running statistic would hold it."""
+    return <float>value if cnp.PyArray_TYPE(values) == cnp.NPY_FLOAT32 else value
+
+
+cdef void move(cnp.ndarray values, int64_t c, double momentum, double value) noexcept:
+    value = (1 - momentum) * running_at(values, c) + momentum * value
+    if cnp.PyArray_TYPE(values) == cnp.NPY_FLOAT32:
+        (<float *>cnp.PyArray_DATA(values))[c] = <float>value
+    else:
+        (<double *>cnp.PyArray_DATA(values))[c] = value
+
+
+cdef void move_running(cnp.ndarray mean, cnp.ndarray var, double momentum, const double *saved, int64_t samples,
+                       int64_t channels, bint skip) noexcept:
+    """Running statistics move towards the averages, over the samples, of means and unbiased variances; those of a channel
+    of which nothing counts stay. All stay, with `skip`, if one would move to infinity or NaN."""
+    cdef unsigned word = fn_fp_enter()
+    cdef int64_t kept = samples * channels, c, n
+    cdef double average, spread, count
+    cdef int visit
+    for visit in range(1 - skip, 2):
+        for c in range(channels):
+            average = spread = 0
+            for n in range(samples):
+                count = saved[n * channels + c]
+                average += saved[kept + n * channels + c]
+                spread += saved[2 * kept + n * channels + c] * (count / (count - 1))
+            average /= samples
+            spread /= samples
+            if saved[c] == 0:
+                continue
+            if visit:
+                move(mean, c, momentum, average)
+                move(var, c, momentum, spread)
+            elif not (as_stored(mean, average) - as_stored(mean, average) == 0
+                      and as_stored(var, spread) - as_stored(var, spread) == 0):
+                fn_fp_leave(word)
+                return
+    fn_fp_leave(word)
+
+
+cdef object begin_channels(fn_job *job, object x, object axis, object weight, object bias, object eps, object where,
+                           object out, bint checked):
+    """The array to write, with parameters and `eps` in the job; None for anything unusual."""
+    cdef int storage, parameters, typenum
+    cdef int64_t channels
+    begin(job)
+    if not cnp.PyArray_CheckExact(x) or type(axis) is not int or cnp.PyArray_NDIM(x) < 2:
+        return None
+    if not 0 <= axis < cnp.PyArray_NDIM(x):
+        return None
+    storage = storage_type(x)
+    if storage < 0:
+        return None
+    channels = cnp.PyArray_DIM(x, axis)
+    parameters = type_number(compute_type(storage))
+    typenum = type_number(result_storage(storage))
+    if not one_each(weight, channels, parameters, &job.weight) or not one_each(bias, channels, parameters, &job.bias):
+        return None
+    if not number(eps, &job.eps) or job.eps < 0 or not is_mask(where, x):
+        return None
+    job.finish = FN_RECIPROCAL
+    if out is None:
+        if cnp.PyArray_IS_C_CONTIGUOUS(x):
+            return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), typenum, 0)
+        return numpy.empty_like(x, cnp.PyArray_DescrFromType(typenum), "K", False)  # in the order of x
+    if not is_result(out, x, typenum):
+        return None
+    if not checked and not (may_write(out, (x,)) and all_apart(out, (weight, bias, where))):
+        return None
+    return out
+
+
+cdef int share_scale(fn_job *job, crew *team) except -1 nogil:
+    """Apply statistics that are known: those of `state`, one column per channel."""
+    cdef int64_t channels = job.period, chunks
+    job.folded = malloc(4 * max(<int64_t>1, channels) * sizeof(double))
+    if job.folded == NULL:
+        with gil:
+            raise MemoryError(f"parameters of {channels} channels")
+    run(team.table.find_special[job.dtype], job, 0, channels, &job.quiet)
+    run(team.table.fold_channels[job.dtype], job, 0, channels, NULL)
+    if job.columns:
+        chunks = job.outer * parts(job.n, job.chunk)
+        share(team.table.scale_columns[job.dtype], job, 0, chunks * parts(job.inner.size, FN_STRIP),
+              job.chunk * min(job.inner.size, <int64_t>FN_STRIP), team)
+    else:
+        share_chunks(team.table.scale_rows, job, team)
+    free(<void *>job.folded)
+    return 0
+
+
+cdef int share_batch(fn_job *job, fn_job *by_sample, crew *team) except -1 nogil:
+    """Normalize each channel: in one visit where it fits a cache, else statistics first, applied in memory's order."""
+    cdef int64_t channels = job.period
+    if in_one_visit(job):
+        share_norm(job, team)
+        return 0
+    job.state = by_sample.state = <double *>malloc(FN_PLANES * channels * sizeof(double))
+    if job.state == NULL:
+        with gil:
+            raise MemoryError(f"states of {channels} channels")
+    job.state_stride = by_sample.state_stride = channels
+    try:
+        run(team.table.find_special[job.dtype], job, 0, channels, &job.quiet)
+        share_moments(job, team)
+        share(team.table.norm_careful_only[job.dtype], job, 0, channels, 1, team)
+        share_scale(by_sample, team)
+    finally:
+        free(job.state)
+    return 0
+
+
+cdef int run_batch(fn_job *job, fn_job *by_sample) except -1 nogil:
+    """`by_sample`: the same arrays as planes of samples and channels; with `given` all that is asked for."""
+    cdef crew team
+    gather_crew(&team, job)
+    try:
+        if job.given:
+            share_scale(by_sample, &team)
+        else:
+            share_batch(job, by_sample, &team)
+    finally:
+        free(team.scratch)
+    return 0
+
+
+cdef cnp.ndarray new_statistic(fn_job *job, int64_t samples, int64_t channels):
+    """An empty array for the statistics of channels, or of those of each sample."""
+    cdef cnp.npy_intp shape[2]
+    shape[0] = samples if samples else channels
+    shape[1] = channels
+    return cnp.PyArray_EMPTY(2 if samples else 1, shape, type_number(job.out_dtype), 0)
+
+
+def batch_norm(x, running_mean, running_var, weight, bias, bint training, momentum, eps, axis, bint relu, where,
+               bint skip, out, bint return_stats, bint checked=False):
+    """As `functional.batch_norm`, or None. With `checked`, `where` leaves no channel with a single value."""
+    cdef fn_job job, by_sample
+    cdef cnp.ndarray y, mean = None, spread = None
+    cdef int64_t channels, c
+    cdef double moved
+    cdef bint known = running_mean is not None
+    if cnp.PyArray_CheckExact(x):
+        weight = as_parameter(weight, type_number(compute_type(storage_type(x))))
+        bias = as_parameter(bias, type_number(compute_type(storage_type(x))))
+    y = begin_channels(&job, x, axis, weight, bias, eps, where, out, checked)
+    if y is None or not number(momentum, &moved) or (where is not None and not checked):
+        return None
+    channels = cnp.PyArray_DIM(x, axis)
+    if known != (running_var is not None) or not (known or training):
+        return None
+    if known and not (is_running(running_mean, channels) and is_running(running_var, channels)):
+        return None
+    if known and not (apart(running_mean, y) and apart(running_var, y) and apart(running_mean, running_var)):
+        return None
+    if training and cnp.PyArray_SIZE(x) > 0 and (job.eps == 0 or cnp.PyArray_SIZE(x) == channels):
+        return None
+    job.relu = relu
+    plan_channels(&job, axis, 0, False, x, y, None, where)
+    job.stream = not same_place(x, y) and cnp.PyArray_NBYTES(y) >= stream_threshold
+    job.given = not training
+    if return_stats:
+        mean = new_statistic(&job, 0, channels)
+        spread = new_statistic(&job, 0, channels)
+        job.mean = cnp.PyArray_DATA(mean)
+        job.spread = cnp.PyArray_DATA(spread)
+    if training and cnp.PyArray_SIZE(x) == 0:
+        if return_stats:
+            (<object>mean).fill(float("nan"))
+            (<object>spread).fill(float("nan"))
+        return (y, mean, spread) if return_stats else y
+    by_sample = job
+    if not job.columns:
+        plan_channels(&by_sample, axis, 0, True, x, y, None, where)
+    saved = bytearray(FN_PLANES * channels * sizeof(double)) if known else None
+    if known:
+        job.saved = <double *><char *>saved
+    if not training:
+        by_sample.state = job.saved
+        by_sample.state_stride = channels
+        job.saved = NULL
+        for c in range(channels):
+            by_sample.state[FN_COUNT * channels + c] = 1
+            by_sample.state[FN_MEAN * channels + c] = running_at(running_mean, c)
+            by_sample.state[FN_VAR * channels + c] = running_at(running_var, c)
+    else:
+        by_sample.mean = by_sample.spread = NULL
+        by_sample.saved = NULL
+    with nogil:
+        run_batch(&job, &by_sample)
+    if training and known:
+        move_running(running_mean, running_var, moved, job.saved, 1, channels, skip)
+    return (y, mean, spread) if return_stats else y
+
+
+def instance_norm(x, running_mean, running_var, weight, bias, momentum, eps, axis, out, bint return_stats,
+                  bint checked=False):
+    """As `functional.instance_norm` by the statistics of x, or None."""
+    cdef fn_job job
+    cdef cnp.ndarray y, mean = None, spread = None
+    cdef int64_t channels, samples
+    cdef double moved
+    cdef bint known = running_mean is not None
+    if cnp.PyArray_CheckExact(x):
+        weight = as_parameter(weight, type_number(compute_type(storage_type(x))))
+        bias = as_parameter(bias, type_number(compute_type(storage_type(x))))
+    y = begin_channels(&job, x, axis, weight, bias, eps, None, out, checked)
+    if y is None or axis == 0 or not number(momentum, &moved) or known != (running_var is not None):
+        return None
+    samples = cnp.PyArray_DIM(x, 0)
+    channels = cnp.PyArray_DIM(x, axis)
+    if known and not (is_running(running_mean, channels) and is_running(running_var, channels)):
+        return None
+    if known and not (apart(running_mean, y) and apart(running_var, y) and apart(running_mean, running_var)):
+        return None
+    if cnp.PyArray_SIZE(x) > 0 and cnp.PyArray_SIZE(x) == samples * channels:
+        return None
+    plan_channels(&job, axis, 0, True, x, y)
+    saved = bytearray(3 * samples * channels * sizeof(double)) if known else None
+    if known:
+        job.saved = <double *><char *>saved
+    result = normalize_channels(&job, x, y, samples, channels, return_stats)
+    if known and cnp.PyArray_SIZE(x) > 0:
+        move_running(running_mean, running_var, moved, job.saved, samples, channels, False)
+    return result
+
+
+def group_norm(x, groups, weight, bias, eps, axis, out, bint return_stats, bint checked=False):
+    """As `functional.group_norm`, or None."""
+    cdef fn_job job
+    cdef cnp.ndarray y
+    cdef int64_t channels, count, size
+    cdef int a
+    if cnp.PyArray_CheckExact(x):
+        weight = as_parameter(weight, type_number(compute_type(storage_type(x))))
+        bias = as_parameter(bias, type_number(compute_type(storage_type(x))))
+    y = begin_channels(&job, x, axis, weight, bias, eps, None, out, checked)
+    if y is None or axis == 0 or type(groups) is not int or not 0 < groups <= cnp.PyArray_DIM(x, axis):
+        return None
+    channels = cnp.PyArray_DIM(x, axis)
+    count = groups
+    if channels % count or cnp.PyArray_SIZE(x) == count:
+        return None
+    plan_channels(&job, axis, count, True, x, y)
+    return normalize_channels(&job, x, y, cnp.PyArray_DIM(x, 0), count, return_stats)
+
+
+cdef object normalize_channels(fn_job *job, cnp.ndarray x, cnp.ndarray y, int64_t samples, int64_t kinds,
+                               bint return_stats):
+    """y, with the statistics of each of so many kinds of each sample."""
+    cdef cnp.ndarray mean = None, spread = None
+    if return_stats:
+        mean = new_statistic(job, samples, kinds)
+        spread = new_statistic(job, samples, kinds)
+        job.mean = cnp.PyArray_DATA(mean)
+        job.spread = cnp.PyArray_DATA(spread)
+    if cnp.PyArray_SIZE(x) == 0:
+        for value in (mean, spread):
+            if value is not None:
+                (<object>value).fill(float("nan"))
+    else:
+        job.stream = not same_place(x, y) and cnp.PyArray_NBYTES(y) >= stream_threshold
+        with nogil:
+            run_norm(job)
+    return (y, mean, spread) if return_stats else y

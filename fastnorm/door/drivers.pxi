@@ -111,14 +111,28 @@ cdef void share_chunks(const fn_kernel *kernels, const fn_job *job, crew *team) 
     share(kernels[job.dtype], job, 0, job.outer * parts(job.n, chunk), chunk * job.inner.size, team)
 
 
+cdef bint in_planes(const fn_job *job) noexcept nogil:
+    """Whether rows of a channel norm are runs in memory that are long enough to be worked on where they are."""
+    return (not job.columns and job.unit == 1 and job.n <= FN_PLANE and job.stretch[<int>FN_X] < job.n
+            and job.stretch[<int>FN_X] >= FN_RUN and job.array[<int>FN_WHERE].data == NULL)
+
+
+cdef bint in_one_visit(const fn_job *job) noexcept nogil:
+    """Whether statistics are taken and applied in one visit."""
+    return in_planes(job) or job.n <= (FN_TALL if job.columns else FN_CHUNK)
+
+
 cdef int share_norm(fn_job *job, crew *team) except -1 nogil:
     """Normalize: in one visit where rows or columns fit a cache, else statistics first."""
     cdef int64_t cols = job.inner.size, kept = job.outer * cols, strip
     cdef const fn_table *table = team.table
-    run(table.find_special[job.dtype], job, 0, job.n, &job.quiet)
-    if not job.columns and job.n <= FN_CHUNK:
+    run(table.find_special[job.dtype], job, 0, job.period * job.unit if job.unit else job.n, &job.quiet)
+    if in_planes(job):
+        job.strip = max(<int64_t>1, min(<int64_t>16, parts(FN_CHUNK, 2 * job.n)))
+        share(table.norm_planes[job.dtype], job, 0, parts(job.outer, job.strip), job.strip * job.n, team)
+    elif not job.columns and in_one_visit(job):
         share(table.norm_rows[job.dtype], job, 0, job.outer, job.n, team)
-    elif job.columns and job.n <= FN_TALL:
+    elif in_one_visit(job):
         strip = FN_STRIP // 4 if job.n < FN_SHORT else FN_STRIP
         while strip > 16 and strip * job.n > FN_CHUNK:
             strip //= 2

@@ -111,7 +111,9 @@ cdef void begin(fn_job *job) noexcept:
     job.norm = FN_LAYER
     job.source = FN_X
     job.order = 2
-    job.extrema = job.omit = job.resume = job.stream = job.quiet = 0
+    job.extrema = job.omit = job.resume = job.stream = job.quiet = job.relu = job.given = 0
+    job.saved = NULL
+    job.folded = NULL
 
 
 cdef bint use(fn_job *job, int which, cnp.ndarray x, const int64_t **steps) noexcept:

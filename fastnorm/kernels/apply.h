@@ -7,9 +7,10 @@
 
 /* What is applied to each of some rows or columns. A scale of NaN leaves it to the careful way. */
 typedef struct {
-  T center[FN_STRIP], center_lo[FN_STRIP], scale[FN_STRIP];
-  int with_lo, all; /* some residual is not 0; nothing is left to the careful way */
-  int at_zero;      /* centers are 0 by the kind of norm */
+  T center[FN_STRIP], center_lo[FN_STRIP], scale[FN_STRIP], shift[FN_STRIP];
+  int with_lo, all;     /* some residual is not 0; nothing is left to the careful way */
+  int at_zero;          /* centers are 0 by the kind of norm */
+  int with_shift, relu; /* weight and bias are those of a row or column: in scale and shift */
 } FN(params);
 
 /* Means, in two parts, and variances become parameters. A residual of less than half a rounding error of y is left out.
@@ -35,8 +36,23 @@ static void FN(fill_params)(const double *mean, const double *mean_lo, const dou
   for (int64_t j = 0; j < count; j++) with_lo |= center_lo[j] != 0;
   for (int64_t j = 0; j < count; j++) all &= scale[j] == scale[j];
   to->with_lo = with_lo;
-  to->at_zero = 0;
+  to->at_zero = to->with_shift = to->relu = 0;
   to->all = all;
+}
+
+/* The weight and the bias of entry j, whose statistics stand at p, join its scale and shift. A product near the ends of
+ * the range is left to the careful way. */
+static void FN(fold_affine)(const fn_job *job, int64_t p, FN(params) *to, int64_t j) {
+  const T *weight = job->weight, *bias = job->bias;
+  const int64_t at = p % job->period;
+  const T product = weight ? to->scale[j] * weight[at] : to->scale[j], size = product < 0 ? -product : product;
+  const int none = to->scale[j] == 0 || (weight && weight[at] == 0); /* else a product of 0 has underflowed */
+  const int held = (size >= (T)FN_LEAST_SCALE && size <= (T)FN_MOST_SCALE) || (product == 0 && none);
+  to->scale[j] = held ? product : (T)__builtin_nan("");
+  to->shift[j] = bias ? bias[at] : 0;
+  to->all &= held;
+  to->with_shift = 1;
+  to->relu = job->relu;
 }
 
 /* Only infinite or NaN weights and biases can make a NaN of a normalized value; its sign then is the processor's
@@ -68,7 +84,7 @@ static inline int FN(is_touched_up)(const fn_job *job) {
  * reaches that, and what lies above is cut off. */
 static void FN(fill_range)(const fn_job *job, const double *state, int64_t stride, int64_t step, int64_t cols,
                            FN(params) *to) {
-  to->with_lo = to->at_zero = 0;
+  to->with_lo = to->at_zero = to->with_shift = to->relu = 0;
   to->all = 1;
   for (int64_t j = 0; j < cols; j++) {
     const double min = state[FN_MIN * stride + j * step], max = state[FN_MAX * stride + j * step];
@@ -85,8 +101,8 @@ static void FN(fill_range)(const fn_job *job, const double *state, int64_t strid
   }
 }
 
-/* Parameters from the states of columns j, a `step` of doubles apart. */
-static void FN(params_of)(const fn_job *job, const double *state, int64_t stride, int64_t step, int64_t cols,
+/* Parameters from the states of columns j, a `step` of doubles apart; their statistics stand from p on. */
+static void FN(params_of)(const fn_job *job, const double *state, int64_t stride, int64_t step, int64_t p, int64_t cols,
                           FN(params) *params) {
   double mean[FN_STRIP], mean_lo[FN_STRIP], var[FN_STRIP];
   if (job->norm == FN_RANGE) {
@@ -103,13 +119,15 @@ static void FN(params_of)(const fn_job *job, const double *state, int64_t stride
     if (job->finish == FN_DEVIATION && var[j] > 0 && var[j] < 0x1p-960) var[j] = __builtin_nan("");
   }
   FN(fill_params)(mean, mean_lo, var, cols, job->eps, params);
+  for (int64_t j = 0; fn_is_shifted(job) && j < cols; j++)
+    FN(fold_affine)(job, p + j * job->inner.step[FN_P], params, j);
   params->at_zero = job->norm == FN_RMS;
 }
 
 /* ---- rows -------------------------------------------------------------------------------------------------------- */
 
 /* For numbers and vectors alike. What a kind is without is known when this is compiled, and costs nothing. */
-#define FN_AFFINE(y, x, center, center_lo, scale, weight, bias, kind)                                                  \
+#define FN_AFFINE(y, x, center, center_lo, scale, shift, weight, bias, kind)                                           \
   do {                                                                                                                 \
     (y) = (x);                                                                                                         \
     if (!((kind) & FN_AT_ZERO)) (y) -= (center);                                                                       \
@@ -117,19 +135,28 @@ static void FN(params_of)(const fn_job *job, const double *state, int64_t stride
     (y) *= (scale);                                                                                                    \
     if ((kind) & FN_WITH_WEIGHT) (y) *= (weight);                                                                      \
     if ((kind) & FN_WITH_BIAS) (y) += (bias);                                                                          \
+    if ((kind) & FN_WITH_SHIFT) (y) += (shift);                                                                        \
   } while (0)
 
 typedef T FN(vector) __attribute__((vector_size(FN_VECTOR), may_alias));
 typedef T FN(loose_vector) __attribute__((vector_size(FN_VECTOR), aligned(sizeof(T)), may_alias));
 enum { FN(WIDTH) = FN_VECTOR / sizeof(T), FN(LINE) = 64 / sizeof(T) };
 
+/* NaN stays NaN. */
+static inline FN(vector) FN(rectified_vector)(FN(vector) y) {
+  typedef K keys __attribute__((vector_size(FN_VECTOR)));
+  return (FN(vector))((keys)y & ~(keys)(y <= (FN(vector)){0}));
+}
+static inline T FN(rectified)(T y) { return y <= 0 ? 0 : y; }
+
 /* Elements i <= j < i + FN(LINE) of a row, to `to`; past the cache only if that is aligned. */
 FN_INLINE void FN(apply_line)(T *to, const T *x, const T *weight, const T *bias, int64_t i, T center, T center_lo,
-                              T scale, int kind) {
+                              T scale, T shift, int kind) {
 #define FN_LOAD(from) (*(const FN(loose_vector) *)(const void *)((from) + i + k))
   for (int k = 0; k < FN(LINE); k += FN(WIDTH)) {
     FN(vector) y;
-    FN_AFFINE(y, FN_LOAD(x), center, center_lo, scale, FN_LOAD(weight), FN_LOAD(bias), kind);
+    FN_AFFINE(y, FN_LOAD(x), center, center_lo, scale, shift, FN_LOAD(weight), FN_LOAD(bias), kind);
+    if (kind & FN_WITH_RELU) y = FN(rectified_vector)(y);
     if (kind & FN_PAST_CACHE)
       fn_store_past_cache(to + k, &y);
     else
@@ -144,17 +171,21 @@ FN_INLINE void FN(apply_line)(T *to, const T *x, const T *weight, const T *bias,
 FN_INLINE void FN(apply_row)(T *y, const T *x, const T *weight, const T *bias, int64_t n, const FN(params) *params,
                              int r, const T *ahead, const T *also, int kind) {
   enum { W = FN(LINE) };
-  const T center = params->center[r], center_lo = params->center_lo[r], scale = params->scale[r];
+  const T center = params->center[r], center_lo = params->center_lo[r], scale = params->scale[r],
+          shift = params->shift[r];
   if (n <= 4 * W) {
     FN_IVDEP
-    for (int64_t i = 0; i < n; i++) FN_AFFINE(y[i], x[i], center, center_lo, scale, weight[i], bias[i], kind);
+    for (int64_t i = 0; i < n; i++) {
+      FN_AFFINE(y[i], x[i], center, center_lo, scale, shift, weight[i], bias[i], kind);
+      if (kind & FN_WITH_RELU) y[i] = FN(rectified)(y[i]);
+    }
     return;
   }
   T head[W], tail[W];
-  FN(apply_line)(head, x, weight, bias, 0, center, center_lo, scale, kind & ~FN_PAST_CACHE);
-  FN(apply_line)(tail, x, weight, bias, n - W, center, center_lo, scale, kind & ~FN_PAST_CACHE);
+  FN(apply_line)(head, x, weight, bias, 0, center, center_lo, scale, shift, kind & ~FN_PAST_CACHE);
+  FN(apply_line)(tail, x, weight, bias, n - W, center, center_lo, scale, shift, kind & ~FN_PAST_CACHE);
   for (int64_t i = (int64_t)((-(uintptr_t)y & 63) / sizeof(T)); i + W <= n; i += W) {
-    FN(apply_line)(y + i, x, weight, bias, i, center, center_lo, scale, kind);
+    FN(apply_line)(y + i, x, weight, bias, i, center, center_lo, scale, shift, kind);
     __builtin_prefetch(ahead + i);
     __builtin_prefetch(also + i);
   }
@@ -162,11 +193,17 @@ FN_INLINE void FN(apply_row)(T *y, const T *x, const T *weight, const T *bias, i
   memcpy(y + n - W, tail, sizeof tail);
 }
 
+static inline int FN(kind_of)(const FN(params) *params, const T *weight, const T *bias, int past_cache) {
+  const int shifted = FN_WITH_SHIFT | (params->relu ? FN_WITH_RELU : 0) | (params->with_lo ? FN_WITH_LO : 0) |
+                      (past_cache ? FN_PAST_CACHE : 0);
+  return params->with_shift ? shifted : fn_kind(params->with_lo, params->at_zero, weight, bias, past_cache);
+}
+
 /* Applies parameters number `first` and on to `count` rows of n elements. A row of y may be that of x. */
 static void FN(apply_to_rows)(T *const *y, const T *const *x, const T *const *ahead, const T *const *also, int count,
                               const T *weight, const T *bias, int64_t n, const FN(params) *params, int first,
                               int past_cache) {
-  switch (fn_kind(params->with_lo, params->at_zero, weight, bias, past_cache)) {
+  switch (FN(kind_of)(params, weight, bias, past_cache)) {
 #define FN_CASE(kind)                                                                                                  \
   case kind:                                                                                                           \
     for (int r = 0; r < count; r++)                                                                                    \
@@ -188,23 +225,51 @@ static inline int FN(in_line)(const fn_job *job, int which) {
   return job->n == 1 || (job->stretch[which] == job->n && fn_step(job, which) == size);
 }
 
+/* Applies parameters number r to `n` elements that share a weight and a bias. */
+static void FN(apply_shared)(T *y, const T *x, T weight, T bias, int64_t n, const FN(params) *params, int r,
+                             int past_cache) {
+  FN(params) shared;
+  const T product = params->scale[r] * weight, size = product < 0 ? -product : product;
+  const int held =
+      product == 0 ? weight == 0 || params->scale[r] == 0 : size >= (T)FN_LEAST_SCALE && size <= (T)FN_MOST_SCALE;
+  shared.center[0] = params->center[r];
+  shared.center_lo[0] = params->center_lo[r];
+  shared.scale[0] = held ? product : params->scale[r];
+  shared.shift[0] = held ? bias : 0;
+  shared.with_lo = params->with_lo;
+  shared.with_shift = 1;
+  shared.relu = 0;
+  FN(apply_to_rows)(&y, &x, &x, &x, 1, NULL, NULL, n, &shared, 0, past_cache && held);
+  for (int64_t i = 0; !held && i < n; i++) y[i] = y[i] * weight + bias;
+}
+
 /* Applies parameters number r to `n` loaded elements of row `outer`, number `start` on. */
 static void FN(apply_run)(const fn_job *job, const T *x, int64_t outer, int64_t start, int64_t n,
                           const FN(params) *params, int r, T *tile, uint8_t *counts) {
-  const int direct = FN(native)(&job->array[FN_Y]) && FN(in_line)(job, FN_Y), plain = FN(affine_is_plain)(job);
-  const T *weight = job->weight && plain ? (const T *)job->weight + start : NULL;
-  const T *bias = job->bias && plain ? (const T *)job->bias + start : NULL;
+  const int direct = FN(native)(&job->array[FN_Y]) && FN(in_line)(job, FN_Y), shifted = params->with_shift;
+  const int plain = shifted || FN(affine_is_plain)(job), shared = !plain && fn_step(job, FN_P) == 0;
+  const int past_cache = direct && job->stream && !FN(is_touched_up)(job);
+  const int64_t set = shifted ? 0 : fn_set(job, fn_place(job, outer, 0));
+  const T *weight = job->weight && !shifted ? (const T *)job->weight + set : NULL;
+  const T *bias = job->bias && !shifted ? (const T *)job->bias + set : NULL;
   char *y_base = fn_base(job, FN_Y, outer, 0);
   T *y = direct ? (T *)(void *)y_base + start : tile;
-  FN(apply_to_rows)(&y, &x, &x, &x, 1, weight, bias, n, params, r,
-                    direct && plain && job->stream && !FN(is_touched_up)(job));
+  if (plain) {
+    const T *weights = weight ? weight + start : NULL, *biases = bias ? bias + start : NULL;
+    FN(apply_to_rows)(&y, &x, &x, &x, 1, weights, biases, n, params, r, past_cache);
+  } else if (!shared) {
+    FN(apply_to_rows)(&y, &x, &x, &x, 1, NULL, NULL, n, params, r, 0);
+  }
   for (int64_t at = 0; !plain && at < n;) {
     const fn_run run = fn_next_run(job, FN_P, start + at, n - at);
     const int64_t step = fn_step(job, FN_P);
-    const T *weights = job->weight ? (const T *)job->weight + run.offset : NULL;
-    const T *biases = job->bias ? (const T *)job->bias + run.offset : NULL;
-    for (int64_t i = 0; weights && i < run.count; i++) y[at + i] *= weights[i * step];
-    for (int64_t i = 0; biases && i < run.count; i++) y[at + i] += biases[i * step];
+    const T *weights = weight ? weight + run.offset : NULL, *biases = bias ? bias + run.offset : NULL;
+    if (shared) {
+      FN(apply_shared)(y + at, x + at, weights ? *weights : 1, biases ? *biases : 0, run.count, params, r, past_cache);
+    } else {
+      for (int64_t i = 0; weights && i < run.count; i++) y[at + i] *= weights[i * step];
+      for (int64_t i = 0; biases && i < run.count; i++) y[at + i] += biases[i * step];
+    }
     at += run.count;
   }
   FN(touch_up)(job, y, fn_dense_where(job, outer, 0, start, n, 1, counts), n);
@@ -214,19 +279,24 @@ static void FN(apply_run)(const fn_job *job, const T *x, int64_t outer, int64_t 
 /* ---- columns ----------------------------------------------------------------------------------------------------- */
 
 FN_INLINE void FN(apply_across_of_kind)(T *y, const T *x, int64_t n, const T *center, const T *center_lo,
-                                        const T *scale, T weight, T bias, int kind) {
+                                        const T *scale, const T *shift, T weight, T bias, int kind) {
   FN_IVDEP
-  for (int64_t i = 0; i < n; i++) FN_AFFINE(y[i], x[i], center[i], center_lo[i], scale[i], weight, bias, kind);
+  for (int64_t i = 0; i < n; i++) {
+    T v;
+    FN_AFFINE(v, x[i], center[i], center_lo[i], scale[i], shift[i], weight, bias, kind);
+    y[i] = kind & FN_WITH_RELU ? FN(rectified)(v) : v;
+  }
 }
 
 /* One row of a strip, from column `from` on. */
 static void FN(apply_across)(T *y, const T *x, int64_t n, const FN(params) *params, int64_t from, const T *weight,
                              const T *bias) {
   const T *center = params->center + from, *center_lo = params->center_lo + from, *scale = params->scale + from;
-  switch (fn_kind(params->with_lo, params->at_zero, weight, bias, 0)) {
+  const T *shift = params->shift + from;
+  switch (FN(kind_of)(params, weight, bias, 0)) {
 #define FN_CASE(kind)                                                                                                  \
   case kind:                                                                                                           \
-    FN(apply_across_of_kind)(y, x, n, center, center_lo, scale, weight ? *weight : 1, bias ? *bias : 0, kind);         \
+    FN(apply_across_of_kind)(y, x, n, center, center_lo, scale, shift, weight ? *weight : 1, bias ? *bias : 0, kind);  \
     break;
     FN_KINDS_IN_CACHE(FN_CASE)
 #undef FN_CASE
@@ -240,6 +310,7 @@ static void FN(apply_dense)(const T *x, T *y, int64_t n, int64_t cols, FN(params
     params->center[j] = params->center[j - cols];
     params->center_lo[j] = params->center_lo[j - cols];
     params->scale[j] = params->scale[j - cols];
+    params->shift[j] = params->shift[j - cols];
   }
   for (int64_t start = 0; start < n; start += block) {
     const int64_t end = n - start < block ? n : start + block;
@@ -275,13 +346,21 @@ static void FN(store_strip)(const fn_job *job, int which, char *base, int64_t st
   }
 }
 
+/* The columns of a strip may have weights and biases of their own, which change along them too. */
+static void FN(apply_each)(T *y, const T *x, int64_t n, const FN(params) *params, int64_t from, const T *weight,
+                           const T *bias) {
+  const T *center = params->center + from, *center_lo = params->center_lo + from, *scale = params->scale + from;
+  FN_IVDEP
+  for (int64_t i = 0; i < n; i++) y[i] = ((x[i] - center[i]) - center_lo[i]) * scale[i] * weight[i] + bias[i];
+}
+
 /* Rows start <= i < start + rows of the strip of columns j and on. `x` was loaded; `tile` has room for two strips. */
 static void FN(apply_strip)(const fn_job *job, const T *x, int64_t stride, int64_t outer, int64_t j, int64_t start,
                             int64_t rows, int64_t cols, FN(params) *params, T *tile, uint8_t *counts) {
   const int64_t size = (int64_t)sizeof(T), across = job->inner.step[FN_Y];
   const int64_t y_step = job->stretch[FN_Y] == job->n ? fn_step(job, FN_Y) : 0;
   const int in_line = FN(native)(&job->array[FN_Y]) && across == size, touched_up = FN(is_touched_up)(job);
-  const T *weight = job->weight, *bias = job->bias;
+  const T *weight = params->with_shift ? NULL : job->weight, *bias = params->with_shift ? NULL : job->bias;
   char *y_base = fn_base(job, FN_Y, outer, j);
   if (in_line && stride == cols && y_step == cols * size && params->all && !weight && !bias && !touched_up) {
     FN(apply_dense)(x, (T *)(void *)(y_base + start * y_step), rows * cols, cols, params, job->stream, tile);
@@ -290,14 +369,24 @@ static void FN(apply_strip)(const fn_job *job, const T *x, int64_t stride, int64
   int64_t where_stride = 0;
   const uint8_t *where = fn_where(job, outer, j, start, rows, cols, counts, &where_stride);
   const int direct = in_line && !job->stream;
+  int64_t set[FN_STRIP];
+  T weights[FN_STRIP], biases[FN_STRIP];
+  const int each = job->unit > 1 && (weight || bias); /* groups: columns may lie in several */
+  for (int64_t c = 0; each && c < cols; c++) set[c] = fn_set(job, fn_place(job, outer, j + c));
   for (int64_t i = 0; i < rows; i++) {
     const int64_t p = fn_along(job, FN_P, start + i);
+    for (int64_t c = 0; each && c < cols; c++) weights[c] = weight ? weight[set[c] + p] : 1;
+    for (int64_t c = 0; each && c < cols; c++) biases[c] = bias ? bias[set[c] + p] : 0;
     char *to = y_base + fn_along(job, FN_Y, start + i);
     for (int64_t c = 0, end; c < cols; c = end) { /* columns that are not left to the careful way */
       end = params->all ? cols : c + 1;
       if (params->scale[c] != params->scale[c]) continue;
       T *y = direct ? (T *)(void *)(to + c * across) : tile + i * cols + c;
-      FN(apply_across)(y, x + i * stride + c, end - c, params, c, weight ? weight + p : NULL, bias ? bias + p : NULL);
+      const T *x_c = x + i * stride + c;
+      if (each)
+        FN(apply_each)(y, x_c, end - c, params, c, weights + c, biases + c);
+      else
+        FN(apply_across)(y, x_c, end - c, params, c, weight ? weight + p : NULL, bias ? bias + p : NULL);
       if (touched_up) FN(touch_up)(job, y, where ? where + i * where_stride + c : NULL, end - c);
       if (!direct && !params->all) FN(scatter_run)(to + c * across, y, 1, across, job->array[FN_Y].dtype);
     }

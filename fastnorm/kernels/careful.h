@@ -69,13 +69,17 @@ static void FN(careful_state)(const fn_job *job, int64_t outer, int64_t j, doubl
 static void FN(norm_careful)(const fn_job *job, int64_t outer, int64_t j, void *scratch) {
   T *tile = scratch;
   uint8_t *counts = (uint8_t *)(tile + FN_CHUNK);
-  const double pre = FN(prescale)(job, outer, j, tile, counts);
+  const double pre = job->given ? 1 : FN(prescale)(job, outer, j, tile, counts);
   const int64_t p = fn_place(job, outer, j);
   double state[FN_PLANES];
-  FN(careful_state)(job, outer, j, pre, state, tile, counts);
+  if (job->given)
+    for (int plane = 0; plane < FN_M3; plane++) state[plane] = job->state[plane * job->state_stride + p % job->period];
+  else
+    FN(careful_state)(job, outer, j, pre, state, tile, counts);
   const int centred = job->norm != FN_RMS, range = job->norm == FN_RANGE;
   const double var = fn_square_of(job, state, 1), none = __builtin_nan("");
-  const int constant = !range && var == 0; /* then all that counts is eps, of which `pre` may keep nothing */
+  const int constant =
+      !range && !job->given && var == 0;   /* then all that counts is eps, of which `pre` may keep nothing */
   const double eps = job->eps * pre * pre; /* where that overflows, eps is all that counts */
   const double root = range                         ? (state[FN_MAX] - state[FN_MIN]) / (job->most - job->least)
                       : var != var                  ? none
@@ -87,20 +91,25 @@ static void FN(norm_careful)(const fn_job *job, int64_t outer, int64_t j, void *
   const double empty = state[FN_COUNT] == 0 ? none : 0; /* of nothing, the statistics are NaN */
   const double inverse = constant ? 1 / sqrt(job->eps) : 1 / root * pre;
   const double spread = job->finish == FN_DEVIATION ? sqrt(var) / pre : inverse;
-  if (!range && job->mean) fn_put(job->mean, job->out_dtype, p, (mean + mean_lo) / pre + empty);
-  if (!range && job->spread) fn_put(job->spread, job->out_dtype, p, spread + empty); /* extrema were saved unscaled */
+  const int saves = !range && !job->given; /* extrema were saved unscaled, what is given is known */
+  if (saves && job->mean) fn_put(job->mean, job->out_dtype, p, (mean + mean_lo) / pre + empty);
+  if (saves && job->spread) fn_put(job->spread, job->out_dtype, p, spread + empty);
+
+  if (job->saved) fn_save(job, p, state[FN_COUNT], (mean + mean_lo) / pre, var / pre / pre);
 
   const T *weight = job->weight, *bias = job->bias;
+  const int64_t set = fn_set(job, p);
   for (int64_t start = 0; start < job->n; start += FN_CHUNK) {
     const int64_t count = job->n - start < FN_CHUNK ? job->n - start : FN_CHUNK;
     const T *x = FN(load)(job, job->source, fn_base(job, job->source, outer, j), start, count, tile);
     const uint8_t *counted = fn_dense_where(job, outer, j, start, count, 1, counts);
     for (int64_t i = 0; i < count; i++) {
-      const int64_t at = fn_along(job, FN_P, start + i);
+      const int64_t at = set + fn_along(job, FN_P, start + i);
       double v = (((double)x[i] * pre - mean) - mean_lo) * scale;
       if (weight) v *= (double)weight[at];
       if (bias) v += (double)bias[at];
       if (range) v = (double)x[i] * pre == state[FN_MAX] && scale > 0 ? job->most : v + job->least;
+      if (job->relu && v <= 0) v = 0;
       tile[i] = counted && !counted[i] ? 0 : (T)fn_quiet(v);
     }
     FN(store)(job, FN_Y, fn_base(job, FN_Y, outer, j), start, count, tile);

@@ -12,12 +12,14 @@
 
 /* Sizes that fix the order of additions: changing one changes bits. */
 enum {
-  FN_CHUNK = 32768, /* elements summed about one provisional mean: what threads share and folds merge */
-  FN_FLUSH = 1024,  /* elements of a row summed before the lanes are added to their totals */
-  FN_STRIP = 512,   /* columns that are worked on together */
-  FN_SHORT = 64,    /* rows shorter than this are worked on side by side, as columns */
-  FN_TALL = 2048,   /* columns longer than this are read twice by a norm: once for statistics, once to apply them */
-  FN_VISIT = 16384  /* elements that a backward pass brings into cache: longer rows are read twice */
+  FN_CHUNK = 32768,  /* elements summed about one provisional mean: what threads share and folds merge */
+  FN_FLUSH = 1024,   /* elements of a row summed before the lanes are added to their totals */
+  FN_STRIP = 512,    /* columns that are worked on together */
+  FN_SHORT = 64,     /* rows shorter than this are worked on side by side, as columns */
+  FN_TALL = 2048,    /* columns longer than this are read twice by a norm: once for statistics, once to apply them */
+  FN_VISIT = 16384,  /* elements that a backward pass brings into cache: longer rows are read twice */
+  FN_PLANE = 131072, /* channels of more elements are read twice by a norm */
+  FN_RUN = 32        /* shorter runs are brought together first */
 };
 
 /* Sizes that do not. */
@@ -83,7 +85,7 @@ typedef struct fn_job {
   double *state;             /* planes: chunk slots or states by FN_P; NULL: results are enough */
   int64_t state_stride;      /* doubles per plane of `state`; extrema: results per piece */
   int64_t p;                 /* where the statistics of kept index 0 stand */
-  int64_t period, unit;      /* kept indices whose statistics stand `period` apart share weight and bias: `unit` of each */
+  int64_t period, unit; /* kept indices whose statistics stand `period` apart share weight and bias: `unit` of each */
   int64_t stretch[FN_STEPS]; /* reduced elements that lie one step apart before one does not; n: all */
   int64_t outer;             /* product of kept[] */
   int64_t n;                 /* product of reduced[] */
@@ -93,7 +95,9 @@ typedef struct fn_job {
   int64_t index;             /* which of the `outer` problems; backward: the reduced element that slots begin with */
   int64_t first;             /* the chunk that slot 0 holds; backward: the block */
   double eps, ddof;
-  double least, most;    /* FN_RANGE: where the extrema go; backward: most is the largest |weight| */
+  double *saved;      /* count, mean and variance of the kept indices, one plane after the other; NULL: not wanted */
+  const void *folded; /* compute type, one plane per channel: center, center_lo, scale and shift of the apply loops */
+  double least, most; /* FN_RANGE: where the extrema go; backward: most is the largest |weight| */
   void *dweight, *dbias; /* backward: sums over the kept indices, by FN_P of the reduced axes; NULL: not wanted */
   fn_slope *slopes;      /* backward: one per kept index, chunk after chunk; NULL: found on the way */
   double *slots;         /* backward: sums of dweight and of dbias; the totals, then one slot per block of a wave */
@@ -113,6 +117,8 @@ typedef struct fn_job {
   int resume;            /* `state` holds states that go on; otherwise they begin */
   int stream;            /* results are written past the cache */
   int quiet;             /* weight or bias holds infinity or NaN */
+  int relu;              /* what is below 0 becomes 0 */
+  int given;             /* `state` holds what is to be applied, whatever the moments of x are */
   int kept_ndim, reduced_ndim;
   fn_axis inner;                                   /* size 1 for rows */
   fn_axis kept[FN_MAX_AXES], reduced[FN_MAX_AXES]; /* outermost first; kept[] without `inner` */
@@ -126,7 +132,8 @@ enum fn_norm { FN_LAYER, FN_RMS, FN_RANGE };
 /* Rows of a chunk of so many columns. */
 int64_t fn_block_rows(int64_t columns);
 
-/* What an axis of x is to a job: kept; reduced, with weight and bias along it; reduced, with these repeated along it. */
+/* What an axis of x is to a job: kept; reduced, with weight and bias along it; reduced, with these repeated along it.
+ */
 enum fn_role { FN_KEPT, FN_REDUCED, FN_SHARED };
 
 /* Brings any strided problem into canonical form (axes.c): sets `p` to `strip`, `columns` and the axes, and moves
@@ -143,12 +150,16 @@ typedef void (*fn_kernel)(const fn_job *job, int64_t lo, int64_t hi, void *scrat
   X(moments_columns)   /* a strip of one of the `outer` problems: states, or finished results */                       \
   X(norm_rows)         /* a row of at most FN_CHUNK elements: statistics and apply in one visit */                     \
   X(norm_columns)      /* a strip of at most FN_TALL rows: likewise */                                                 \
+  X(norm_planes)       /* `strip` rows of at most FN_PLANE elements, in runs: likewise */                              \
   X(residual_rows)     /* a chunk of a row: x + residual */                                                            \
   X(residual_columns)  /* a chunk of rows of one of the `outer` problems: likewise */                                  \
   X(norm_careful_only) /* a kept index: all of it, if the compute type cannot hold it; else nothing */                 \
   X(find_special)      /* an element of weight and bias: sets the int at `scratch` if it is infinite or NaN */         \
   X(apply_rows)        /* a chunk of a row */                                                                          \
   X(apply_columns)     /* a chunk of rows of one of the `outer` problems */                                            \
+  X(fold_channels)     /* a channel: `folded` from `state`, weight and bias */                                         \
+  X(scale_rows)        /* a chunk of a row: `folded` applied */                                                        \
+  X(scale_columns)     /* a chunk of rows of one of the `outer` problems: likewise */                                  \
   X(backward_weight)   /* an element of weight: the largest magnitude goes to the double at `scratch` */               \
   X(backward_sums)     /* a block of kept indices of a chunk: sums for their slopes; unit = chunk * blocks + block */  \
   X(backward_settle)   /* a kept index: its slope from the sums of all chunks */                                       \

@@ -19,6 +19,10 @@ static inline int64_t fn_place(const fn_job *job, int64_t outer, int64_t j) {
   return job->p + fn_offset(job->kept, job->kept_ndim, outer, FN_P) + j * job->inner.step[FN_P];
 }
 
+/* Where among weight and bias those of a kept index begin whose statistics stand at p. Channel norms have one each. */
+static inline int64_t fn_set(const fn_job *job, int64_t p) { return p % job->period * job->unit; }
+static inline int fn_is_shifted(const fn_job *job) { return job->unit == 1; }
+
 /* Element `index` of a reduced nest: its offset in an array, or its place among the parameters. */
 static inline int64_t fn_along(const fn_job *job, int which, int64_t index) {
   return fn_offset(job->reduced, job->reduced_ndim, index, which);
@@ -115,7 +119,15 @@ static inline int64_t fn_step(const fn_job *job, int which) {
 }
 
 /* The kinds of apply loops: what they have beside a center and a scale, and where they store. About zero: no center. */
-enum { FN_WITH_LO = 1, FN_WITH_WEIGHT = 2, FN_WITH_BIAS = 4, FN_PAST_CACHE = 8, FN_AT_ZERO = 16 };
+enum {
+  FN_WITH_LO = 1,
+  FN_WITH_WEIGHT = 2,
+  FN_WITH_BIAS = 4,
+  FN_PAST_CACHE = 8,
+  FN_AT_ZERO = 16,
+  FN_WITH_SHIFT = 32, /* of a row or column, whose scale holds the weight */
+  FN_WITH_RELU = 64
+};
 #define FN_KINDS_OF(X, stores)                                                                                         \
   X(stores)                                                                                                            \
   X((stores) | FN_WITH_LO)                                                                                             \
@@ -126,7 +138,11 @@ enum { FN_WITH_LO = 1, FN_WITH_WEIGHT = 2, FN_WITH_BIAS = 4, FN_PAST_CACHE = 8, 
   X((stores) | FN_WITH_BIAS | FN_WITH_WEIGHT)                                                                          \
   X((stores) | FN_WITH_BIAS | FN_WITH_WEIGHT | FN_WITH_LO)                                                             \
   X((stores) | FN_AT_ZERO) /* an RMS norm has no residual and no bias */                                               \
-  X((stores) | FN_AT_ZERO | FN_WITH_WEIGHT)
+  X((stores) | FN_AT_ZERO | FN_WITH_WEIGHT)                                                                            \
+  X((stores) | FN_WITH_SHIFT)                                                                                          \
+  X((stores) | FN_WITH_SHIFT | FN_WITH_LO)                                                                             \
+  X((stores) | FN_WITH_SHIFT | FN_WITH_RELU)                                                                           \
+  X((stores) | FN_WITH_SHIFT | FN_WITH_RELU | FN_WITH_LO)
 #define FN_KINDS_IN_CACHE(X) FN_KINDS_OF(X, 0)
 #define FN_KINDS(X) FN_KINDS_OF(X, 0) FN_KINDS_OF(X, FN_PAST_CACHE)
 

@@ -50,13 +50,17 @@ static const T *FN(add_run)(const fn_job *job, int64_t row, int64_t start, int64
   return fn_is_half(job->array[FN_S].dtype) ? FN(load)(job, FN_S, base, start, n, tile) : s;
 }
 
+/* Are statistics wanted? */
+static inline int FN(is_saved)(const fn_job *job) { return job->mean || job->spread || job->saved; }
+
 /* The statistics of `rows` whole rows become parameters, and results where they are wanted. */
 static void FN(params_of_rows)(const fn_job *job, const T *const *x, int64_t row, int rows, FN(params) *params) {
   FN(stats) stats;
   FN(stats_of_rows)(job, x, rows, &stats);
   FN(fill_params)(stats.mean, stats.correction, stats.var, rows, job->eps, params);
   params->at_zero = job->norm == FN_RMS;
-  for (int r = 0; (job->mean || job->spread) && r < rows; r++) FN(save)(job, &stats, r, fn_place(job, row + r, 0));
+  for (int r = 0; fn_is_shifted(job) && r < rows; r++) FN(fold_affine)(job, fn_place(job, row + r, 0), params, r);
+  for (int r = 0; FN(is_saved)(job) && r < rows; r++) FN(save)(job, &stats, r, fn_place(job, row + r, 0));
 }
 
 /* Likewise, from states of `cols` columns j and on, or (cols == 1, rows) of row `outer`. */
@@ -65,7 +69,7 @@ static void FN(params_by_state)(const fn_job *job, int64_t outer, int64_t j, int
   double state[FN_PLANES * FN_STRIP];
   FN(chunk)(job, outer, j, 0, job->n, cols, scratch, state, FN_STRIP);
   fn_finish(job, state, FN_STRIP, cols, fn_place(job, outer, j), job->inner.step[FN_P]);
-  FN(params_of)(job, state, FN_STRIP, 1, cols, params);
+  FN(params_of)(job, state, FN_STRIP, 1, fn_place(job, outer, j), cols, params);
 }
 
 /* `rows` computed rows that lie in a tile go to y. Where rows follow each other in memory, together. */
@@ -92,10 +96,9 @@ static void FN(norm_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scrat
   FN(params) params;
   const int half = fn_is_half(job->array[FN_Y].dtype), residual = FN(has_residual)(job);
   const int by_state = FN(takes_states)(job);
-  const int plain = (half || FN(native)(&job->array[FN_Y])) && FN(in_line)(job, FN_Y) && FN(affine_is_plain)(job) &&
-                    !FN(is_touched_up)(job);
-  const int direct =
-      FN(native)(&job->array[FN_X]) && FN(in_line)(job, FN_X) && !residual;
+  const int plain = (half || FN(native)(&job->array[FN_Y])) && FN(in_line)(job, FN_Y) &&
+                    (fn_is_shifted(job) || FN(affine_is_plain)(job)) && !FN(is_touched_up)(job);
+  const int direct = FN(native)(&job->array[FN_X]) && FN(in_line)(job, FN_X) && !residual;
   const int64_t n = job->n, bytes = n * (int64_t)sizeof(T), most = FN_TILE / 2 / n;
   const int together = most < 1 || by_state ? 1 : most > FN(BATCH) ? FN(BATCH) : (int)most;
   /* Short rows that follow each other in memory go past the cache together, from a tile. */
@@ -115,7 +118,14 @@ static void FN(norm_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scrat
     }
     if (!by_state) FN(params_of_rows)(job, x, row, rows, &params);
     if (plain && params.all) {
-      FN(apply_to_rows)(y, x, ahead, also, rows, job->weight, job->bias, n, &params, 0, job->stream && !in_tile);
+      const int each = job->unit > 1 ? 1 : rows; /* groups have weights of their own */
+      for (int r = 0; r < rows; r += each) {
+        const int64_t set = job->unit > 1 ? fn_set(job, fn_place(job, row + r, 0)) : 0;
+        const T *weight = job->weight && !params.with_shift ? (const T *)job->weight + set : NULL;
+        const T *bias = job->bias && !params.with_shift ? (const T *)job->bias + set : NULL;
+        FN(apply_to_rows)(y + r, x + r, ahead + r, also + r, each, weight, bias, n, &params, r,
+                          job->stream && !in_tile);
+      }
       if (in_tile) FN(store_rows)(job, row, rows, tile, x_tile);
       continue;
     }
@@ -134,7 +144,8 @@ static void FN(norm_careful_only)(const fn_job *job, int64_t lo, int64_t hi, voi
   FN(params) params;
   for (int64_t unit = lo; unit < hi; unit++) {
     const int64_t outer = unit / job->inner.size, j = unit % job->inner.size;
-    FN(params_of)(job, job->state + fn_place(job, outer, j), job->state_stride, 1, 1, &params);
+    const int64_t p = fn_place(job, outer, j);
+    FN(params_of)(job, job->state + p, job->state_stride, 1, p, 1, &params);
     if (!params.all) FN(norm_careful)(job, outer, j, scratch);
   }
 }
@@ -157,7 +168,8 @@ static void FN(apply_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scra
   for (int64_t unit = lo; unit < hi; unit++) {
     const int64_t row = unit / chunks, start = unit % chunks * FN_CHUNK;
     const int64_t n = job->n - start < FN_CHUNK ? job->n - start : FN_CHUNK;
-    FN(params_of)(job, job->state + fn_place(job, row, 0), job->state_stride, 1, 1, &params);
+    const int64_t p = fn_place(job, row, 0);
+    FN(params_of)(job, job->state + p, job->state_stride, 1, p, 1, &params);
     if (!params.all) continue;
     const T *x = FN(load)(job, job->source, fn_base(job, job->source, row, 0), start, n, x_tile);
     FN(apply_run)(job, x, row, start, n, &params, 0, tile, (uint8_t *)spare);
@@ -197,8 +209,9 @@ static void FN(norm_columns)(const fn_job *job, int64_t lo, int64_t hi, void *sc
       FN(stats_of_columns)(job, x, stride, cols, &stats);
       FN(fill_params)(stats.mean, stats.correction, stats.var, cols, job->eps, &params);
       params.at_zero = job->norm == FN_RMS;
-      for (int64_t c = 0; (job->mean || job->spread) && c < cols; c++)
-        FN(save)(job, &stats, c, p + c * job->inner.step[FN_P]);
+      for (int64_t c = 0; fn_is_shifted(job) && c < cols; c++)
+        FN(fold_affine)(job, p + c * job->inner.step[FN_P], &params, c);
+      for (int64_t c = 0; FN(is_saved)(job) && c < cols; c++) FN(save)(job, &stats, c, p + c * job->inner.step[FN_P]);
     }
     FN(apply_strip)(job, x, stride, outer, j, 0, n, cols, &params, out, (uint8_t *)(out + FN_CHUNK));
     for (int64_t c = 0; c < cols && !params.all; c++)
@@ -232,7 +245,8 @@ static void FN(apply_columns)(const fn_job *job, int64_t lo, int64_t hi, void *s
       int64_t stride;
       const T *x =
           FN(load_columns)(job, job->source, fn_base(job, job->source, outer, j), start, rows, cols, tile, &stride);
-      FN(params_of)(job, job->state + fn_place(job, outer, j), job->state_stride, step, cols, &params);
+      const int64_t p = fn_place(job, outer, j);
+      FN(params_of)(job, job->state + p, job->state_stride, step, p, cols, &params);
       FN(apply_strip)(job, x, stride, outer, j, start, rows, cols, &params, out, (uint8_t *)(out + FN_CHUNK));
     }
   }

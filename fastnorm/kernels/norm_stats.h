@@ -44,6 +44,7 @@ static void FN(settle)(const fn_job *job, FN(stats) *stats, int64_t count) {
 
 /* The statistics of entry j go to p, unless the careful way does that. */
 static inline void FN(save)(const fn_job *job, const FN(stats) *stats, int64_t j, int64_t p) {
+  if (job->saved) fn_save(job, p, (double)job->n, stats->mean[j] + stats->correction[j], stats->var[j]);
   if (job->mean) fn_put(job->mean, job->out_dtype, p, stats->mean[j] + stats->correction[j]);
   if (job->spread) fn_put(job->spread, job->out_dtype, p, fn_spread(job, stats->var[j]));
 }

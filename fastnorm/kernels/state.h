@@ -182,13 +182,24 @@ static double fn_shape(const fn_job *job, const double *state, int64_t stride) {
   return third ? power / var / sqrt(var) : power / var / var - 3;
 }
 
+/* For running statistics. */
+static inline void fn_save(const fn_job *job, int64_t p, double count, double mean, double var) {
+  const int64_t kept = job->outer * job->inner.size;
+  job->saved[p] = count;
+  job->saved[kept + p] = mean;
+  job->saved[2 * kept + p] = var;
+}
+
 /* Results of `cols` columns whose statistics stand `step` apart from index p on. */
 static void fn_finish(const fn_job *job, const double *state, int64_t stride, int64_t cols, int64_t p, int64_t step) {
-  for (int64_t j = 0; (job->state || job->mean || job->spread) && j < cols; j++, p += step) {
+  for (int64_t j = 0; (job->state || job->saved || job->mean || job->spread) && j < cols; j++, p += step) {
     const double *column = state + j;
     if (job->state)
       for (int plane = 0; plane < fn_planes(job); plane++)
         job->state[plane * job->state_stride + p] = fn_quiet(column[plane * stride]);
+    if (job->saved)
+      fn_save(job, p, column[FN_COUNT * stride], column[FN_MEAN * stride] + column[FN_MEAN_LO * stride],
+              fn_variance(column, stride, 0));
     const int range = job->norm == FN_RANGE, empty = column[FN_COUNT * stride] == 0;
     if (job->mean) {
       const double mean = column[FN_MEAN * stride] + column[FN_MEAN_LO * stride];

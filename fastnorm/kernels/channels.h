@@ -1,0 +1,159 @@
+/* The kernels of channel norms: what batch norm needs beside those of norm.h.
+ *
+ * A channel of (N, C, H, W) lies in memory as N runs. Where it fits a cache, norm_planes sums run by run what
+ * norm_stats.h sums row by row, and applies from the cache; blocks of neighbouring channels are worked on together, so
+ * that memory is read in longer pieces. Where statistics are known already, as in evaluation, fold_channels makes four
+ * numbers of each channel and its weight and bias, and scale_rows and scale_columns apply them in the order of memory.
+ */
+
+/* ---- statistics and apply in one visit --------------------------------------------------------------------------- */
+
+enum { FN(PLANES) = 16 }; /* neighbouring channels */
+
+/* The averages of 64 elements in 16 groups, which are spread over all runs; of fewer where runs are shorter. */
+static void FN(guess_planes)(const fn_job *job, const char *const *base, int count, T *guess, T *tile) {
+  const int64_t run = job->stretch[FN_X], runs = job->n / run, few = fn_sample_size(run, 4);
+  for (int c = 0; c < count; c++) guess[c] = 0;
+  for (int64_t k = 0; k < 16; k++) {
+    const int64_t start = k * runs / 16 * run + (2 * k + 1) * (run - few) / 32;
+    for (int c = 0; c < count; c++) {
+      const T *x = FN(load)(job, FN_X, base[c], start, few, tile);
+      T sum = x[0];
+      for (int64_t i = 1; i < few; i++) sum += x[i];
+      guess[c] += sum / (T)few;
+    }
+  }
+  for (int c = 0; c < count; c++) guess[c] /= 16;
+}
+
+static void FN(stats_of_planes)(const fn_job *job, const char *const *base, int count, FN(stats) *stats, T *tile) {
+  const double part = 1 / (double)job->n;
+  double sums[FN(PLANES)][FN_LANES], squares[FN(PLANES)][FN_LANES], s[FN_LANES], q[FN_LANES];
+  FN(guess_planes)(job, base, count, stats->guess, tile);
+  for (int visit = 0; visit < 2; visit++) {
+    memset(sums, 0, sizeof sums);
+    memset(squares, 0, sizeof squares);
+    for (int64_t at = 0, run = job->stretch[FN_X]; at < job->n; at += run)
+      for (int c = 0; c < count; c++) {
+        FN(norm_sums)(FN(load)(job, FN_X, base[c], at, run, tile), run, stats->guess[c], s, q, 1);
+        for (int l = 0; l < FN_LANES; l++) sums[c][l] += s[l];
+        for (int l = 0; l < FN_LANES; l++) squares[c][l] += q[l];
+      }
+    FN_FOLD_LANES(double, sums, count, stats->correction, part);
+    FN_FOLD_LANES(double, squares, count, stats->square, part);
+    if (visit || !FN(guess_again)(stats, count)) break;
+  }
+  FN(settle)(job, stats, count);
+}
+
+static void FN(norm_planes)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
+  T *tile = scratch, *x_tile = tile + FN_CHUNK;
+  const int64_t run = job->stretch[FN_X];
+  const int direct =
+      FN(native)(&job->array[FN_Y]) && job->stretch[FN_Y] % run == 0 && fn_step(job, FN_Y) == (int64_t)sizeof(T);
+  FN(stats) stats;
+  FN(params) params;
+  for (int64_t unit = lo; unit < hi; unit++) {
+    const int64_t k = unit * job->strip;
+    const int count = (int)(job->outer - k < job->strip ? job->outer - k : job->strip);
+    const char *base[FN(PLANES)];
+    char *to[FN(PLANES)];
+    for (int c = 0; c < count; c++) base[c] = fn_base(job, FN_X, k + c, 0);
+    for (int c = 0; c < count; c++) to[c] = fn_base(job, FN_Y, k + c, 0);
+    FN(stats_of_planes)(job, base, count, &stats, x_tile);
+    FN(fill_params)(stats.mean, stats.correction, stats.var, count, job->eps, &params);
+    for (int c = 0; c < count; c++) FN(fold_affine)(job, fn_place(job, k + c, 0), &params, c);
+    for (int c = 0; FN(is_saved)(job) && c < count; c++) FN(save)(job, &stats, c, fn_place(job, k + c, 0));
+    for (int64_t at = 0; at < job->n; at += run) {
+      const int64_t offset = fn_along(job, FN_Y, at);
+      for (int c = 0; c < count; c++) {
+        if (params.scale[c] != params.scale[c]) continue;
+        const T *x = FN(load)(job, FN_X, base[c], at, run, x_tile);
+        T *y = direct ? (T *)(void *)(to[c] + offset) : tile;
+        FN(apply_to_rows)(&y, &x, &x, &x, 1, NULL, NULL, run, &params, c, direct && job->stream && !job->quiet);
+        FN(touch_up)(job, y, NULL, run);
+        if (!direct) FN(store)(job, FN_Y, to[c], at, run, tile);
+      }
+    }
+    for (int c = 0; c < count; c++)
+      if (params.scale[c] != params.scale[c]) FN(norm_careful)(job, k + c, 0, tile);
+  }
+  fn_stream_end();
+}
+
+/* ---- statistics that are known ----------------------------------------------------------------------------------- */
+
+static void FN(fold_channels)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
+  T *to = (T *)(uintptr_t)job->folded;
+  FN(params) params;
+  (void)scratch;
+  params.shift[0] = 0;
+  for (int64_t c = lo; c < hi; c++) {
+    FN(params_of)(job, job->state + c, job->state_stride, 1, c, 1, &params);
+    to[c] = params.center[0];
+    to[job->period + c] = params.center_lo[0];
+    to[2 * job->period + c] = params.scale[0];
+    to[3 * job->period + c] = params.shift[0];
+    if (job->mean) fn_put(job->mean, job->out_dtype, c, job->state[FN_MEAN * job->state_stride + c]);
+    if (job->spread) fn_put(job->spread, job->out_dtype, c, fn_spread(job, job->state[FN_VAR * job->state_stride + c]));
+  }
+}
+
+/* The channels of `count` kept indices whose statistics stand `step` apart from p on. */
+static void FN(bring_params)(const fn_job *job, int64_t p, int64_t step, int64_t count, FN(params) *to) {
+  const int64_t channels = job->period;
+  const T *center = job->folded, *center_lo = center + channels, *scale = center_lo + channels;
+  const T *shift = scale + channels;
+  int with_lo = 0, all = 1;
+  for (int64_t j = 0, c = p % channels; j < count; j++) {
+    to->center[j] = center[c];
+    to->center_lo[j] = center_lo[c];
+    to->scale[j] = scale[c];
+    to->shift[j] = shift[c];
+    with_lo |= center_lo[c] != 0;
+    all &= scale[c] == scale[c];
+    c += step;
+    c -= c < channels ? 0 : c < 2 * channels ? channels : c / channels * channels;
+  }
+  to->with_lo = with_lo;
+  to->all = all;
+  to->at_zero = 0;
+  to->with_shift = 1;
+  to->relu = job->relu;
+}
+
+static void FN(scale_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
+  T *tile = scratch, *x_tile = tile + FN_CHUNK, *spare = x_tile + FN_CHUNK;
+  FN(params) params;
+  const int64_t chunks = (job->n + FN_CHUNK - 1) / FN_CHUNK;
+  for (int64_t unit = lo; unit < hi; unit++) {
+    const int64_t row = unit / chunks, start = unit % chunks * FN_CHUNK;
+    const int64_t n = job->n - start < FN_CHUNK ? job->n - start : FN_CHUNK;
+    FN(bring_params)(job, fn_place(job, row, 0), 0, 1, &params);
+    if (params.all) {
+      const T *x = FN(load)(job, FN_X, fn_base(job, FN_X, row, 0), start, n, x_tile);
+      FN(apply_run)(job, x, row, start, n, &params, 0, tile, (uint8_t *)spare);
+    } else if (job->given && start == 0) {
+      FN(norm_careful)(job, row, 0, tile);
+    }
+  }
+  fn_stream_end();
+}
+
+static void FN(scale_columns)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
+  T *tile = scratch, *out = tile + FN_CHUNK;
+  const int64_t chunks = (job->n + job->chunk - 1) / job->chunk, strips = (job->inner.size + FN_STRIP - 1) / FN_STRIP;
+  FN(params) params;
+  for (int64_t unit = lo; unit < hi; unit++) {
+    const int64_t outer = unit / strips / chunks, start = unit / strips % chunks * job->chunk;
+    const int64_t rows = job->n - start < job->chunk ? job->n - start : job->chunk, j = unit % strips * FN_STRIP;
+    const int64_t cols = job->inner.size - j < FN_STRIP ? job->inner.size - j : FN_STRIP;
+    int64_t stride;
+    FN(bring_params)(job, fn_place(job, outer, j), job->inner.step[FN_P], cols, &params);
+    const T *x = FN(load_columns)(job, FN_X, fn_base(job, FN_X, outer, j), start, rows, cols, tile, &stride);
+    FN(apply_strip)(job, x, stride, outer, j, start, rows, cols, &params, out, (uint8_t *)(out + FN_CHUNK));
+    for (int64_t c = 0; job->given && start == 0 && !params.all && c < cols; c++)
+      if (params.scale[c] != params.scale[c]) FN(norm_careful)(job, outer, j + c, tile);
+  }
+  fn_stream_end();
+}
