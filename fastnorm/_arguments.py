@@ -122,7 +122,7 @@ def running(name: str, value: Any, channels: int, *, changed: bool) -> np.ndarra
     if not value.flags.writeable:
         raise ValueError(f"{name} is read-only; expected a writeable array, which training changes in place")
     if _overlaps_itself(value):
-        raise ValueError(f"{name} has strides {value.strides}, so that elements share memory; expected separate elements")
+        raise ValueError(f"{name} has strides {value.strides}, so that numbers share memory; expected separate numbers")
     return value
 
 

@@ -40,9 +40,9 @@ def batch_norm(
     Parameters
     ----------
     x : array_like
-        Real array with an axis of C channels and another one at least: (N, C), (N, C, L), (N, C, H, W), (N, C, D, H, W),
-        or with the channels elsewhere. Floats keep their dtype (half precision is computed in float32); integers and
-        booleans give float64.
+        Real array with an axis of C channels and another one at least: (N, C), (N, C, L), (N, C, H, W), or (N, C, D,
+        H, W), or with the channels elsewhere. Floats keep their dtype (half precision is computed in float32); integers
+        and booleans give float64.
     running_mean, running_var : ndarray, optional
         One number per channel, (C,), of a floating dtype. In training they are changed in place, after all else has
         succeeded; without them nothing is kept. In evaluation both are needed.
@@ -104,16 +104,14 @@ def batch_norm(
     >>> running_mean, running_var
     (array([0.2, 2. ]), array([ 1.1, 20.9]))
     """
-    if nonfinite != "raise" and (activation is None or activation == "relu"):
-        skip = nonfinite == "skip"
-        if skip or nonfinite == "propagate":
-            relu = activation == "relu"
-            result = _ops.batch_norm(
-                x, running_mean, running_var, weight, bias, training, momentum, eps, channel_axis, relu, where, skip, out,
-                return_stats,
-            )  # fmt: skip
-            if result is not None:
-                return result
+    asked = (momentum, eps, channel_axis)
+    if nonfinite == "propagate" and (activation is None or activation == "relu"):
+        relu = activation is not None
+        result = _ops.batch_norm(
+            x, running_mean, running_var, weight, bias, training, *asked, relu, where, False, out, return_stats
+        )
+        if result is not None:
+            return result
     x = _arguments.array("x", x)
     axis = _arguments.channel_axis(channel_axis, x)
     channels = x.shape[axis]
@@ -133,10 +131,9 @@ def batch_norm(
         if nonfinite == "raise":
             _refuse_nonfinite(x, axis, mask, running)
     given = [None if value is None else _writable(value) for _, value in running]
-    result = _ops.batch_norm(
-        x, *given, weight, bias, bool(training), momentum, eps, axis, activation == "relu", mask, nonfinite == "skip", into,
-        return_stats, True,
-    )  # fmt: skip
+    asked = (momentum, eps, axis)
+    relu, skip = activation == "relu", nonfinite == "skip"
+    result = _ops.batch_norm(x, *given, weight, bias, training, *asked, relu, mask, skip, into, return_stats, True)
     _give_back(running, given, changed=bool(training))
     return _as_given(result, out, return_stats)
 
@@ -364,13 +361,15 @@ def _refuse_single_values(x: np.ndarray, axis: int, mask: np.ndarray | None) -> 
 def _refuse_nonfinite(x: np.ndarray, axis: int, mask: np.ndarray | None, running: _Running) -> None:
     """Refuse a batch whose statistics are not finite, or would not be as running statistics."""
     others = tuple(a for a in range(x.ndim) if a != axis)
-    for (name, stored), found in zip(running, _ops.mean_var(x, others, 1, False, np.dtype(np.float64), True, True, False, mask), strict=True):
+    statistics = _ops.mean_var(x, others, 1, False, np.dtype(np.float64), True, True, False, mask)
+    counted = _counts(x, axis, mask) > 0
+    for (name, stored), found in zip(running, statistics, strict=True):
         with np.errstate(over="ignore"):
             as_stored = found if stored is None else found.astype(stored.dtype).astype(np.float64)
-        spoilt = np.flatnonzero(~np.isfinite(as_stored) & (_counts(x, axis, mask) > 0))
-        if spoilt.size:
+        for channel in np.flatnonzero(~np.isfinite(as_stored) & counted)[:1]:
             kind = name.removeprefix("running_")
-            raise ValueError(f"x has a batch {kind} of {as_stored[spoilt[0]]} in channel {spoilt[0]}, which nonfinite='raise' forbids")
+            got = f"a batch {kind} of {as_stored[channel]} in channel {channel}"
+            raise ValueError(f"x has {got}, which nonfinite='raise' forbids")
 
 
 def _as_given(result: Any, out: np.ndarray | None, return_stats: bool) -> Any:
