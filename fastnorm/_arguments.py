@@ -300,10 +300,10 @@ def output(
         raise ValueError(f"{name} has strides {out.strides}, so that elements share memory; expected separate elements")
     result = np.asarray(out)
     for whose, value in (("x", x), *in_place):
-        if not _is_same(value, out) and _may_share(value, result):
+        if not _is_same(value, out) and may_share(value, result):
             raise ValueError(f"{name} overlaps {whose} in part; expected {whose} itself or separate memory")
     for whose, value in others:
-        if value is not None and _may_share(value, result):
+        if value is not None and may_share(value, result):
             raise ValueError(f"{name} overlaps {whose}; expected separate memory")
     return result
 
@@ -320,6 +320,14 @@ def outputs(out: Any, x: np.ndarray, dtype: np.dtype, residual: np.ndarray, othe
     if y is None or s is None:
         raise TypeError("out must be a tuple (y, s) of two arrays, got None in it")
     return y, s
+
+
+def may_share(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays have an element in common, or might: the exact answer can take for ever."""
+    try:
+        return np.shares_memory(a, b, max_work=1_000_000)  # type: ignore[arg-type]  # stubs know no bound
+    except np.exceptions.TooHardError:
+        return True
 
 
 def _is_float(dtype: np.dtype) -> bool:
@@ -343,14 +351,6 @@ def _is_same(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two arrays of one shape are the same elements of the same type."""
     steps = [(s, t) for s, t, size in zip(a.strides, b.strides, a.shape, strict=True) if size > 1]
     return bool(a.ctypes.data == b.ctypes.data and a.dtype == b.dtype and all(s == t for s, t in steps))
-
-
-def _may_share(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two arrays have an element in common, or might: the exact answer can take for ever."""
-    try:
-        return np.shares_memory(a, b, max_work=1_000_000)  # type: ignore[arg-type]  # stubs know no bound
-    except np.exceptions.TooHardError:
-        return True
 
 
 def _overlaps_itself(x: np.ndarray) -> bool:

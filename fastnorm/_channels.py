@@ -128,13 +128,17 @@ def batch_norm(
         if eps == 0:
             raise ValueError("eps must be positive in training, got 0")
         _refuse_single_values(x, axis, mask)
-        if nonfinite == "raise":
-            _refuse_nonfinite(x, axis, mask, running)
     given = [None if value is None else _writable(value) for _, value in running]
+    copied = any(copy is not value for copy, (_, value) in zip(given, running, strict=True))
+    spoilt = ""
+    if training and x.size and (nonfinite == "raise" or (nonfinite == "skip" and copied)):
+        spoilt = _nonfinite(x, axis, mask, running)
+        if spoilt and nonfinite == "raise":
+            raise ValueError(f"x has {spoilt}, which nonfinite='raise' forbids")
     asked = (momentum, eps, axis)
     relu, skip = activation == "relu", nonfinite == "skip"
     result = _ops.batch_norm(x, *given, weight, bias, training, *asked, relu, mask, skip, into, return_stats, True)
-    _give_back(running, given, changed=bool(training))
+    _give_back(running, given, changed=bool(training) and not spoilt)
     return _as_given(result, out, return_stats)
 
 
@@ -322,7 +326,7 @@ def _running(mean: Any, var: Any, channels: int, *, needed: bool) -> _Running:
         return [("running_mean", None), ("running_var", None)]
     found = [("running_mean", _arguments.running("running_mean", mean, channels, changed=not needed))]
     found.append(("running_var", _arguments.running("running_var", var, channels, changed=not needed)))
-    if np.may_share_memory(found[0][1], found[1][1]):
+    if _arguments.may_share(found[0][1], found[1][1]):
         raise ValueError("running_mean overlaps running_var; expected separate memory")
     return [*found]
 
@@ -358,8 +362,8 @@ def _refuse_single_values(x: np.ndarray, axis: int, mask: np.ndarray | None) -> 
         raise ValueError(f"{counted} of channel {channel}; expected more than one value per channel in training")
 
 
-def _refuse_nonfinite(x: np.ndarray, axis: int, mask: np.ndarray | None, running: _Running) -> None:
-    """Refuse a batch whose statistics are not finite, or would not be as running statistics."""
+def _nonfinite(x: np.ndarray, axis: int, mask: np.ndarray | None, running: _Running) -> str:
+    """Which statistic of the batch is not finite, or would not be as a running statistic; empty: none."""
     others = tuple(a for a in range(x.ndim) if a != axis)
     statistics = _ops.mean_var(x, others, 1, False, np.dtype(np.float64), True, True, False, mask)
     counted = _counts(x, axis, mask) > 0
@@ -368,8 +372,8 @@ def _refuse_nonfinite(x: np.ndarray, axis: int, mask: np.ndarray | None, running
             as_stored = found if stored is None else found.astype(stored.dtype).astype(np.float64)
         for channel in np.flatnonzero(~np.isfinite(as_stored) & counted)[:1]:
             kind = name.removeprefix("running_")
-            got = f"a batch {kind} of {as_stored[channel]} in channel {channel}"
-            raise ValueError(f"x has {got}, which nonfinite='raise' forbids")
+            return f"a batch {kind} of {as_stored[channel]} in channel {channel}"
+    return ""
 
 
 def _as_given(result: Any, out: np.ndarray | None, return_stats: bool) -> Any:

@@ -199,11 +199,11 @@ cdef int run_batch(fn_job *job, fn_job *by_sample) except -1 nogil:
 
 
 cdef cnp.ndarray new_statistic(fn_job *job, int64_t samples, int64_t channels):
-    """An empty array for the statistics of channels, or of those of each sample."""
+    """An empty array for the statistics of channels, or (samples >= 0) of those of each sample."""
     cdef cnp.npy_intp shape[2]
-    shape[0] = samples if samples else channels
+    shape[0] = samples if samples >= 0 else channels
     shape[1] = channels
-    return cnp.PyArray_EMPTY(2 if samples else 1, shape, type_number(job.out_dtype), 0)
+    return cnp.PyArray_EMPTY(2 if samples >= 0 else 1, shape, type_number(job.out_dtype), 0)
 
 
 def batch_norm(x, running_mean, running_var, weight, bias, bint training, momentum, eps, axis, bint relu, where,
@@ -234,8 +234,8 @@ def batch_norm(x, running_mean, running_var, weight, bias, bint training, moment
     job.stream = not same_place(x, y) and cnp.PyArray_NBYTES(y) >= stream_threshold
     job.given = not training
     if return_stats:
-        mean = new_statistic(&job, 0, channels)
-        spread = new_statistic(&job, 0, channels)
+        mean = new_statistic(&job, -1, channels)
+        spread = new_statistic(&job, -1, channels)
         job.mean = cnp.PyArray_DATA(mean)
         job.spread = cnp.PyArray_DATA(spread)
     if training and cnp.PyArray_SIZE(x) == 0:
@@ -303,13 +303,12 @@ def group_norm(x, groups, weight, bias, eps, axis, out, bint return_stats, bint 
     """As `functional.group_norm`, or None."""
     cdef fn_job job
     cdef cnp.ndarray y
-    cdef int64_t channels, count, size
-    cdef int a
+    cdef int64_t channels, count
     if cnp.PyArray_CheckExact(x):
         weight = as_parameter(weight, type_number(compute_type(storage_type(x))))
         bias = as_parameter(bias, type_number(compute_type(storage_type(x))))
     y = begin_channels(&job, x, axis, weight, bias, eps, None, out, checked)
-    if y is None or axis == 0 or type(groups) is not int or not 0 < groups <= cnp.PyArray_DIM(x, axis):
+    if y is None or axis == 0 or type(groups) is not int or not 0 < groups <= max(1, cnp.PyArray_DIM(x, axis)):
         return None
     channels = cnp.PyArray_DIM(x, axis)
     count = groups

@@ -136,6 +136,8 @@ cdef int share_norm(fn_job *job, crew *team) except -1 nogil:
         strip = FN_STRIP // 4 if job.n < FN_SHORT else FN_STRIP
         while strip > 16 and strip * job.n > FN_CHUNK:
             strip //= 2
+        if job.period < strip:
+            strip -= strip % job.period  # every strip begins with the same group
         job.strip = strip
         share(table.norm_columns[job.dtype], job, 0, job.outer * parts(cols, strip), strip * job.n, team)
     else:

@@ -346,17 +346,31 @@ static void FN(store_strip)(const fn_job *job, int which, char *base, int64_t st
   }
 }
 
-/* The columns of a strip may have weights and biases of their own, which change along them too. */
-static void FN(apply_each)(T *y, const T *x, int64_t n, const FN(params) *params, int64_t from, const T *weight,
-                           const T *bias) {
+/* Columns of several groups have weights and biases of their own, which change along them, too: those of the rows from
+ * `start` on, dense. */
+static void FN(spread_affine)(const fn_job *job, int64_t outer, int64_t j, int64_t start, int64_t rows, int64_t cols,
+                              T *weights, T *biases) {
+  const T *weight = job->weight, *bias = job->bias;
+  int64_t set[FN_STRIP];
+  for (int64_t c = 0; c < cols; c++) set[c] = fn_set(job, fn_place(job, outer, j + c));
+  for (int64_t i = 0; i < rows; i++) {
+    const int64_t p = fn_along(job, FN_P, start + i);
+    for (int64_t c = 0; c < cols; c++) weights[i * cols + c] = weight ? weight[set[c] + p] : 1;
+    for (int64_t c = 0; c < cols; c++) biases[i * cols + c] = bias ? bias[set[c] + p] : 0;
+  }
+}
+
+static void FN(apply_spread)(T *y, const T *x, int64_t n, const FN(params) *params, int64_t from, const T *weight,
+                             const T *bias) {
   const T *center = params->center + from, *center_lo = params->center_lo + from, *scale = params->scale + from;
   FN_IVDEP
   for (int64_t i = 0; i < n; i++) y[i] = ((x[i] - center[i]) - center_lo[i]) * scale[i] * weight[i] + bias[i];
 }
 
-/* Rows start <= i < start + rows of the strip of columns j and on. `x` was loaded; `tile` has room for two strips. */
+/* Rows start <= i < start + rows of the strip of columns j and on. `x` was loaded; `tile` has room for two strips. Of
+ * groups, `spread` holds the weights and behind them the biases; NULL: they are found here. */
 static void FN(apply_strip)(const fn_job *job, const T *x, int64_t stride, int64_t outer, int64_t j, int64_t start,
-                            int64_t rows, int64_t cols, FN(params) *params, T *tile, uint8_t *counts) {
+                            int64_t rows, int64_t cols, FN(params) *params, const T *spread, T *tile, uint8_t *counts) {
   const int64_t size = (int64_t)sizeof(T), across = job->inner.step[FN_Y];
   const int64_t y_step = job->stretch[FN_Y] == job->n ? fn_step(job, FN_Y) : 0;
   const int in_line = FN(native)(&job->array[FN_Y]) && across == size, touched_up = FN(is_touched_up)(job);
@@ -369,14 +383,13 @@ static void FN(apply_strip)(const fn_job *job, const T *x, int64_t stride, int64
   int64_t where_stride = 0;
   const uint8_t *where = fn_where(job, outer, j, start, rows, cols, counts, &where_stride);
   const int direct = in_line && !job->stream;
-  int64_t set[FN_STRIP];
   T weights[FN_STRIP], biases[FN_STRIP];
-  const int each = job->unit > 1 && (weight || bias); /* groups: columns may lie in several */
-  for (int64_t c = 0; each && c < cols; c++) set[c] = fn_set(job, fn_place(job, outer, j + c));
+  const int each = job->unit > 1 && (weight || bias);
   for (int64_t i = 0; i < rows; i++) {
     const int64_t p = fn_along(job, FN_P, start + i);
-    for (int64_t c = 0; each && c < cols; c++) weights[c] = weight ? weight[set[c] + p] : 1;
-    for (int64_t c = 0; each && c < cols; c++) biases[c] = bias ? bias[set[c] + p] : 0;
+    const T *row_weights = spread ? spread + i * cols : weights,
+            *row_biases = spread ? row_weights + rows * cols : biases;
+    if (each && !spread) FN(spread_affine)(job, outer, j, start + i, 1, cols, weights, biases);
     char *to = y_base + fn_along(job, FN_Y, start + i);
     for (int64_t c = 0, end; c < cols; c = end) { /* columns that are not left to the careful way */
       end = params->all ? cols : c + 1;
@@ -384,7 +397,7 @@ static void FN(apply_strip)(const fn_job *job, const T *x, int64_t stride, int64
       T *y = direct ? (T *)(void *)(to + c * across) : tile + i * cols + c;
       const T *x_c = x + i * stride + c;
       if (each)
-        FN(apply_each)(y, x_c, end - c, params, c, weights + c, biases + c);
+        FN(apply_spread)(y, x_c, end - c, params, c, row_weights + c, row_biases + c);
       else
         FN(apply_across)(y, x_c, end - c, params, c, weight ? weight + p : NULL, bias ? bias + p : NULL);
       if (touched_up) FN(touch_up)(job, y, where ? where + i * where_stride + c : NULL, end - c);

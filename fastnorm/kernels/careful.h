@@ -85,7 +85,7 @@ static void FN(norm_careful)(const fn_job *job, int64_t outer, int64_t j, void *
                       : var != var                  ? none
                       : constant || !fn_finite(eps) ? sqrt(job->eps) * pre
                                                     : sqrt(var + eps);
-  const double scale = constant || root == 0 ? 0 : fn_finite(root) ? 1 / root : none;
+  const double scale = constant || root == 0 ? 0 : fn_finite(root) || job->given ? 1 / root : none;
   const double mean = range ? state[FN_MIN] : centred ? state[FN_MEAN] : 0;
   const double mean_lo = range || !centred ? 0 : state[FN_MEAN_LO];
   const double empty = state[FN_COUNT] == 0 ? none : 0; /* of nothing, the statistics are NaN */

@@ -151,7 +151,7 @@ static void FN(scale_columns)(const fn_job *job, int64_t lo, int64_t hi, void *s
     int64_t stride;
     FN(bring_params)(job, fn_place(job, outer, j), job->inner.step[FN_P], cols, &params);
     const T *x = FN(load_columns)(job, FN_X, fn_base(job, FN_X, outer, j), start, rows, cols, tile, &stride);
-    FN(apply_strip)(job, x, stride, outer, j, start, rows, cols, &params, out, (uint8_t *)(out + FN_CHUNK));
+    FN(apply_strip)(job, x, stride, outer, j, start, rows, cols, &params, NULL, out, (uint8_t *)(out + FN_CHUNK));
     for (int64_t c = 0; job->given && start == 0 && !params.all && c < cols; c++)
       if (params.scale[c] != params.scale[c]) FN(norm_careful)(job, outer, j + c, tile);
   }

@@ -194,7 +194,9 @@ static const T *FN(add_strip)(const fn_job *job, int64_t outer, int64_t j, int64
 static void FN(norm_columns)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
   T *tile = scratch, *out = tile + FN_CHUNK;
   const int64_t strips = (job->inner.size + job->strip - 1) / job->strip, n = job->n;
-  const int by_state = FN(takes_states)(job);
+  const int by_state = FN(takes_states)(job), groups = job->unit > 1 && (job->weight || job->bias) && n < FN_SHORT;
+  T *spread = tile + FN_CHUNK / 2; /* strips of short rows leave room */
+  int64_t spread_at = -1, spread_cols = 0;
   FN(stats) stats;
   FN(params) params;
   for (int64_t unit = lo; unit < hi; unit++) {
@@ -213,7 +215,14 @@ static void FN(norm_columns)(const fn_job *job, int64_t lo, int64_t hi, void *sc
         FN(fold_affine)(job, p + c * job->inner.step[FN_P], &params, c);
       for (int64_t c = 0; FN(is_saved)(job) && c < cols; c++) FN(save)(job, &stats, c, p + c * job->inner.step[FN_P]);
     }
-    FN(apply_strip)(job, x, stride, outer, j, 0, n, cols, &params, out, (uint8_t *)(out + FN_CHUNK));
+    if (groups && /* strips that begin with the same group share what is spread */
+        (job->inner.step[FN_P] != 1 || p % job->period != spread_at || cols != spread_cols)) {
+      FN(spread_affine)(job, outer, j, 0, n, cols, spread, spread + n * cols);
+      spread_at = p % job->period;
+      spread_cols = cols;
+    }
+    FN(apply_strip)(job, x, stride, outer, j, 0, n, cols, &params, groups ? spread : NULL, out,
+                    (uint8_t *)(out + FN_CHUNK));
     for (int64_t c = 0; c < cols && !params.all; c++)
       if (params.scale[c] != params.scale[c]) FN(norm_careful)(job, outer, j + c, tile);
   }
@@ -247,7 +256,7 @@ static void FN(apply_columns)(const fn_job *job, int64_t lo, int64_t hi, void *s
           FN(load_columns)(job, job->source, fn_base(job, job->source, outer, j), start, rows, cols, tile, &stride);
       const int64_t p = fn_place(job, outer, j);
       FN(params_of)(job, job->state + p, job->state_stride, step, p, cols, &params);
-      FN(apply_strip)(job, x, stride, outer, j, start, rows, cols, &params, out, (uint8_t *)(out + FN_CHUNK));
+      FN(apply_strip)(job, x, stride, outer, j, start, rows, cols, &params, NULL, out, (uint8_t *)(out + FN_CHUNK));
     }
   }
   fn_stream_end();
