@@ -90,7 +90,7 @@ cdef extern from "kernels.h":
         void *min
         void *max
         double *state
-        int64_t state_stride, p, period, unit, outer, n, chunk, strip, index, first
+        int64_t state_stride, p, period, unit, places, outer, n, chunk, strip, index, first
         double eps, ddof, least, most
         double *saved
         const void *folded

@@ -1,10 +1,15 @@
 """Channel norms: how their axes become a job."""
 
-cdef bint plan_channels(fn_job *job, int axis, int64_t groups, bint by_sample, cnp.ndarray x, cnp.ndarray y=None,
+cdef enum:
+    # To what statistics belong: a channel; a channel of a sample; all samples of an element of a channel.
+    BY_CHANNEL, BY_SAMPLE, BY_ELEMENT
+
+
+cdef bint plan_channels(fn_job *job, int axis, int64_t groups, int by, cnp.ndarray x, cnp.ndarray y=None,
                         cnp.ndarray z=None, cnp.ndarray where=None, cnp.ndarray s=None) noexcept:
-    """Describe arrays of one shape, channels along `axis`, to the kernels; weight and bias are set. Statistics belong
-    to each channel, or `by_sample` to each channel of each sample (samples lie along the first axis), or to each of
-    the `groups` of neighbouring channels of a sample. False for a storage type that kernels do not know."""
+    """Describe arrays of one shape to the kernels, channels along `axis` and samples along the first; weight and bias
+    are set. With `groups`, statistics belong to each of so many groups of neighbouring channels of a sample. False for
+    a storage type that kernels do not know."""
     cdef const int64_t *steps[FN_ARRAYS]
     cdef int64_t split[FN_ARRAYS][FN_MAX_AXES + 1]
     cdef int64_t shape[FN_MAX_AXES + 1]
@@ -16,7 +21,7 @@ cdef bint plan_channels(fn_job *job, int axis, int64_t groups, bint by_sample, c
         return False
     for a in range(ndim):
         shape[a] = cnp.PyArray_DIM(x, a)
-        roles[a] = FN_KEPT if a == axis or (by_sample and a == 0) else FN_SHARED
+        roles[a] = FN_KEPT if a == axis or (a > 0 if by == BY_ELEMENT else a == 0 and by == BY_SAMPLE) else FN_SHARED
     job.period = channels
     job.unit = 1
     if groups:
@@ -230,7 +235,7 @@ def batch_norm(x, running_mean, running_var, weight, bias, bint training, moment
     if training and cnp.PyArray_SIZE(x) > 0 and (job.eps == 0 or cnp.PyArray_SIZE(x) == channels):
         return None
     job.relu = relu
-    plan_channels(&job, axis, 0, False, x, y, None, where)
+    plan_channels(&job, axis, 0, BY_CHANNEL, x, y, None, where)
     job.stream = not same_place(x, y) and cnp.PyArray_NBYTES(y) >= stream_threshold
     job.given = not training
     if return_stats:
@@ -245,7 +250,10 @@ def batch_norm(x, running_mean, running_var, weight, bias, bint training, moment
         return (y, mean, spread) if return_stats else y
     by_sample = job
     if not job.columns:
-        plan_channels(&by_sample, axis, 0, True, x, y, None, where)
+        plan_channels(&by_sample, axis, 0, BY_SAMPLE, x, y, None, where)
+    if not job.columns and by_sample.columns and axis == 1:  # short planes: samples as rows of all their elements
+        plan_channels(&by_sample, axis, 0, BY_ELEMENT, x, y, None, where)
+        by_sample.places = cnp.PyArray_SIZE(x) // cnp.PyArray_DIM(x, 0) // channels
     saved = bytearray(FN_PLANES * channels * sizeof(double)) if known else None
     if known:
         job.saved = <double *><char *>saved
@@ -289,7 +297,7 @@ def instance_norm(x, running_mean, running_var, weight, bias, momentum, eps, axi
         return None
     if cnp.PyArray_SIZE(x) > 0 and cnp.PyArray_SIZE(x) == samples * channels:
         return None
-    plan_channels(&job, axis, 0, True, x, y)
+    plan_channels(&job, axis, 0, BY_SAMPLE, x, y)
     saved = bytearray(3 * samples * channels * sizeof(double)) if known else None
     if known:
         job.saved = <double *><char *>saved
@@ -314,7 +322,7 @@ def group_norm(x, groups, weight, bias, eps, axis, out, bint return_stats, bint 
     count = groups
     if channels % count or cnp.PyArray_SIZE(x) == count:
         return None
-    plan_channels(&job, axis, count, True, x, y)
+    plan_channels(&job, axis, count, BY_SAMPLE, x, y)
     return normalize_channels(&job, x, y, cnp.PyArray_DIM(x, 0), count, return_stats)
 
 

@@ -128,7 +128,7 @@ cdef int share_norm(fn_job *job, crew *team) except -1 nogil:
     cdef const fn_table *table = team.table
     run(table.find_special[job.dtype], job, 0, job.period * job.unit if job.unit else job.n, &job.quiet)
     if in_planes(job):
-        job.strip = max(<int64_t>1, min(<int64_t>16, parts(FN_CHUNK, 2 * job.n)))
+        job.strip = max(<int64_t>1, min(<int64_t>16, parts(2 * FN_CHUNK, job.n)))
         share(table.norm_planes[job.dtype], job, 0, parts(job.outer, job.strip), job.strip * job.n, team)
     elif not job.columns and in_one_visit(job):
         share(table.norm_rows[job.dtype], job, 0, job.outer, job.n, team)

@@ -105,7 +105,7 @@ cdef void begin(fn_job *job) noexcept:
     job.parameter_dtype = FN_F64
     job.eps = job.ddof = 0
     job.least = job.most = 0
-    job.period = 1
+    job.period = job.places = 1
     job.unit = 0
     job.finish = FN_VARIANCE
     job.norm = FN_LAYER

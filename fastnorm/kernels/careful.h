@@ -73,7 +73,7 @@ static void FN(norm_careful)(const fn_job *job, int64_t outer, int64_t j, void *
   const int64_t p = fn_place(job, outer, j);
   double state[FN_PLANES];
   if (job->given)
-    for (int plane = 0; plane < FN_M3; plane++) state[plane] = job->state[plane * job->state_stride + p % job->period];
+    for (int plane = 0; plane < FN_M3; plane++) state[plane] = job->state[plane * job->state_stride + p / job->places % job->period];
   else
     FN(careful_state)(job, outer, j, pre, state, tile, counts);
   const int centred = job->norm != FN_RMS, range = job->norm == FN_RANGE;
@@ -98,7 +98,7 @@ static void FN(norm_careful)(const fn_job *job, int64_t outer, int64_t j, void *
   if (job->saved) fn_save(job, p, state[FN_COUNT], (mean + mean_lo) / pre, var / pre / pre);
 
   const T *weight = job->weight, *bias = job->bias;
-  const int64_t set = fn_set(job, p);
+  const int64_t set = fn_set(job, p / job->places);
   for (int64_t start = 0; start < job->n; start += FN_CHUNK) {
     const int64_t count = job->n - start < FN_CHUNK ? job->n - start : FN_CHUNK;
     const T *x = FN(load)(job, job->source, fn_base(job, job->source, outer, j), start, count, tile);

@@ -10,14 +10,26 @@
 
 enum { FN(PLANES) = 16 }; /* neighbouring channels */
 
+/* Elements of a run: `offset` bytes from the base of a channel, where memory is what kernels read, else in `tile`. */
+FN_INLINE const T *FN(plane_run)(const fn_job *job, const char *base, int64_t at, int64_t offset, int64_t count,
+                                 int direct, T *tile) {
+  return direct ? (const T *)(const void *)(base + offset) : FN(load)(job, FN_X, base, at, count, tile);
+}
+static inline int FN(runs_directly)(const fn_job *job, int which) {
+  return FN(native)(&job->array[which]) && fn_step(job, which) == (int64_t)sizeof(T) &&
+         job->stretch[which] % job->stretch[FN_X] == 0;
+}
+
 /* The averages of 64 elements in 16 groups, which are spread over all runs; of fewer where runs are shorter. */
 static void FN(guess_planes)(const fn_job *job, const char *const *base, int count, T *guess, T *tile) {
   const int64_t run = job->stretch[FN_X], runs = job->n / run, few = fn_sample_size(run, 4);
+  const int direct = FN(runs_directly)(job, FN_X);
   for (int c = 0; c < count; c++) guess[c] = 0;
   for (int64_t k = 0; k < 16; k++) {
     const int64_t start = k * runs / 16 * run + (2 * k + 1) * (run - few) / 32;
+    const int64_t offset = fn_along(job, FN_X, start);
     for (int c = 0; c < count; c++) {
-      const T *x = FN(load)(job, FN_X, base[c], start, few, tile);
+      const T *x = FN(plane_run)(job, base[c], start, offset, few, direct, tile);
       T sum = x[0];
       for (int64_t i = 1; i < few; i++) sum += x[i];
       guess[c] += sum / (T)few;
@@ -28,17 +40,25 @@ static void FN(guess_planes)(const fn_job *job, const char *const *base, int cou
 
 static void FN(stats_of_planes)(const fn_job *job, const char *const *base, int count, FN(stats) *stats, T *tile) {
   const double part = 1 / (double)job->n;
+  const int64_t run = job->stretch[FN_X];
+  const int direct = FN(runs_directly)(job, FN_X);
+  const int64_t bytes = run * (int64_t)sizeof(T);
+  const int near = direct && bytes <= 4096; /* longer runs are foreseen by processors */
   double sums[FN(PLANES)][FN_LANES], squares[FN(PLANES)][FN_LANES], s[FN_LANES], q[FN_LANES];
   FN(guess_planes)(job, base, count, stats->guess, tile);
   for (int visit = 0; visit < 2; visit++) {
     memset(sums, 0, sizeof sums);
     memset(squares, 0, sizeof squares);
-    for (int64_t at = 0, run = job->stretch[FN_X]; at < job->n; at += run)
+    for (int64_t at = 0; at < job->n; at += run) {
+      const int64_t offset = fn_along(job, FN_X, at), next = fn_along(job, FN_X, at + run < job->n ? at + run : at);
       for (int c = 0; c < count; c++) {
-        FN(norm_sums)(FN(load)(job, FN_X, base[c], at, run, tile), run, stats->guess[c], s, q, 1);
+        const T *x = FN(plane_run)(job, base[c], at, offset, run, direct, tile);
+        for (int64_t i = 0; near && i < bytes; i += 64) __builtin_prefetch(base[c] + next + i);
+        FN(norm_sums)(x, run, stats->guess[c], s, q, 1);
         for (int l = 0; l < FN_LANES; l++) sums[c][l] += s[l];
         for (int l = 0; l < FN_LANES; l++) squares[c][l] += q[l];
       }
+    }
     FN_FOLD_LANES(double, sums, count, stats->correction, part);
     FN_FOLD_LANES(double, squares, count, stats->square, part);
     if (visit || !FN(guess_again)(stats, count)) break;
@@ -49,8 +69,7 @@ static void FN(stats_of_planes)(const fn_job *job, const char *const *base, int 
 static void FN(norm_planes)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
   T *tile = scratch, *x_tile = tile + FN_CHUNK;
   const int64_t run = job->stretch[FN_X];
-  const int direct =
-      FN(native)(&job->array[FN_Y]) && job->stretch[FN_Y] % run == 0 && fn_step(job, FN_Y) == (int64_t)sizeof(T);
+  const int direct = FN(runs_directly)(job, FN_Y), read = FN(runs_directly)(job, FN_X);
   FN(stats) stats;
   FN(params) params;
   for (int64_t unit = lo; unit < hi; unit++) {
@@ -65,10 +84,10 @@ static void FN(norm_planes)(const fn_job *job, int64_t lo, int64_t hi, void *scr
     for (int c = 0; c < count; c++) FN(fold_affine)(job, fn_place(job, k + c, 0), &params, c);
     for (int c = 0; FN(is_saved)(job) && c < count; c++) FN(save)(job, &stats, c, fn_place(job, k + c, 0));
     for (int64_t at = 0; at < job->n; at += run) {
-      const int64_t offset = fn_along(job, FN_Y, at);
+      const int64_t offset = fn_along(job, FN_Y, at), from = fn_along(job, FN_X, at);
       for (int c = 0; c < count; c++) {
         if (params.scale[c] != params.scale[c]) continue;
-        const T *x = FN(load)(job, FN_X, base[c], at, run, x_tile);
+        const T *x = FN(plane_run)(job, base[c], at, from, run, read, x_tile);
         T *y = direct ? (T *)(void *)(to[c] + offset) : tile;
         FN(apply_to_rows)(&y, &x, &x, &x, 1, NULL, NULL, run, &params, c, direct && job->stream && !job->quiet);
         FN(touch_up)(job, y, NULL, run);
@@ -101,19 +120,18 @@ static void FN(fold_channels)(const fn_job *job, int64_t lo, int64_t hi, void *s
 
 /* The channels of `count` kept indices whose statistics stand `step` apart from p on. */
 static void FN(bring_params)(const fn_job *job, int64_t p, int64_t step, int64_t count, FN(params) *to) {
-  const int64_t channels = job->period;
+  const int64_t channels = job->period, each = job->places;
   const T *center = job->folded, *center_lo = center + channels, *scale = center_lo + channels;
   const T *shift = scale + channels;
   int with_lo = 0, all = 1;
-  for (int64_t j = 0, c = p % channels; j < count; j++) {
+  for (int64_t j = 0; j < count; j++, p += step) {
+    const int64_t c = each == 1 ? p % channels : p / each;
     to->center[j] = center[c];
     to->center_lo[j] = center_lo[c];
     to->scale[j] = scale[c];
     to->shift[j] = shift[c];
     with_lo |= center_lo[c] != 0;
     all &= scale[c] == scale[c];
-    c += step;
-    c -= c < channels ? 0 : c < 2 * channels ? channels : c / channels * channels;
   }
   to->with_lo = with_lo;
   to->all = all;

@@ -86,6 +86,7 @@ typedef struct fn_job {
   int64_t state_stride;      /* doubles per plane of `state`; extrema: results per piece */
   int64_t p;                 /* where the statistics of kept index 0 stand */
   int64_t period, unit; /* kept indices whose statistics stand `period` apart share weight and bias: `unit` of each */
+  int64_t places;            /* how many kept indices in a row belong to a channel, where statistics are given */
   int64_t stretch[FN_STEPS]; /* reduced elements that lie one step apart before one does not; n: all */
   int64_t outer;             /* product of kept[] */
   int64_t n;                 /* product of reduced[] */
