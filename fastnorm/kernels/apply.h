@@ -303,20 +303,37 @@ static void FN(apply_across)(T *y, const T *x, int64_t n, const FN(params) *para
   }
 }
 
-/* Dense rows without an affine part follow each other as one run, worked on several rows at a time. */
+/* Entries 0 <= j < cols of the parameters are repeated up to `wide`, from entry `first` on. */
+static void FN(repeat_params)(FN(params) *params, int64_t cols, int64_t wide, int64_t first) {
+  T *lists[] = {params->center, params->center_lo, params->scale, params->shift}, once[FN_STRIP];
+  for (int k = 0; k < 4; k++) {
+    memcpy(once, lists[k], (size_t)cols * sizeof(T));
+    for (int64_t j = 0, at = first; j < wide; j += cols - at, at = 0) {
+      const int64_t count = wide - j < cols - at ? wide - j : cols - at;
+      memcpy(lists[k] + j, once + at, (size_t)count * sizeof(T));
+    }
+  }
+}
+
+/* Dense rows without an affine part along them follow each other as one run, worked on several rows at a time, from a
+ * cache line of y on. */
 static void FN(apply_dense)(const T *x, T *y, int64_t n, int64_t cols, FN(params) *params, int stream, T *tile) {
   const int64_t wide = cols * fn_group_rows(cols), block = stream ? FN_TILE / wide * wide : n;
-  for (int64_t j = cols; j < wide; j++) {
-    params->center[j] = params->center[j - cols];
-    params->center_lo[j] = params->center_lo[j - cols];
-    params->scale[j] = params->scale[j - cols];
-    params->shift[j] = params->shift[j - cols];
+  const int64_t head = stream ? 0 : (int64_t)((-(uintptr_t)y & 63) / sizeof(T));
+  if (head > 0 && head < cols && head < n) {
+    FN(apply_across)(y, x, head, params, 0, NULL, NULL);
+    FN(repeat_params)(params, cols, wide, head);
+    x += head, y += head, n -= head;
+  } else {
+    FN(repeat_params)(params, cols, wide, 0);
   }
   for (int64_t start = 0; start < n; start += block) {
     const int64_t end = n - start < block ? n : start + block;
     T *to = stream ? tile : y + start;
-    for (int64_t i = start; i < end; i += wide)
+    for (int64_t i = start; i < end; i += wide) {
+      for (int64_t k = 0; k < wide; k += FN(LINE)) __builtin_prefetch((const void *)((uintptr_t)(x + i + k) + 8192));
       FN(apply_across)(to + (i - start), x + i, end - i < wide ? end - i : wide, params, 0, NULL, NULL);
+    }
     if (stream) fn_stream((char *)(y + start), (const char *)tile, (end - start) * (int64_t)sizeof(T));
   }
 }
