@@ -117,6 +117,7 @@ static void FN(params_of)(const fn_job *job, const double *state, int64_t stride
     var[j] = fn_square_of(job, column, stride);
     /* A deviation is saved without eps: the careful way if its square has vanished. */
     if (job->finish == FN_DEVIATION && var[j] > 0 && var[j] < 0x1p-960) var[j] = __builtin_nan("");
+    if (job->given && var[j] + job->eps == 0) var[j] = __builtin_nan(""); /* else taken for that of a constant */
   }
   FN(fill_params)(mean, mean_lo, var, cols, job->eps, params);
   for (int64_t j = 0; fn_is_shifted(job) && j < cols; j++)

@@ -85,7 +85,7 @@ static void FN(norm_careful)(const fn_job *job, int64_t outer, int64_t j, void *
                       : var != var                  ? none
                       : constant || !fn_finite(eps) ? sqrt(job->eps) * pre
                                                     : sqrt(var + eps);
-  const double scale = constant || root == 0 ? 0 : fn_finite(root) || job->given ? 1 / root : none;
+  const double scale = constant || (root == 0 && !job->given) ? 0 : fn_finite(root) || job->given ? 1 / root : none;
   const double mean = range ? state[FN_MIN] : centred ? state[FN_MEAN] : 0;
   const double mean_lo = range || !centred ? 0 : state[FN_MEAN_LO];
   const double empty = state[FN_COUNT] == 0 ? none : 0; /* of nothing, the statistics are NaN */
@@ -105,7 +105,8 @@ static void FN(norm_careful)(const fn_job *job, int64_t outer, int64_t j, void *
     const uint8_t *counted = fn_dense_where(job, outer, j, start, count, 1, counts);
     for (int64_t i = 0; i < count; i++) {
       const int64_t at = set + fn_along(job, FN_P, start + i);
-      double v = (((double)x[i] * pre - mean) - mean_lo) * scale;
+      const double d = ((double)x[i] * pre - mean) - mean_lo;
+      double v = d == 0 && root == 0 ? 0 : d * scale;
       if (weight) v *= (double)weight[at];
       if (bias) v += (double)bias[at];
       if (range) v = (double)x[i] * pre == state[FN_MAX] && scale > 0 ? job->most : v + job->least;
