@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 
 from . import _arguments, _ops
+from ._channels_backward import batch_norm_backward, group_norm_backward, instance_norm_backward
 
 __all__ = [
     "add_layer_norm",
     "add_rms_norm",
+    "batch_norm_backward",
+    "group_norm_backward",
+    "instance_norm_backward",
     "layer_norm",
     "layer_norm_backward",
     "min_max_scale",

@@ -154,6 +154,10 @@
 #include "backward_sums.h"
 #include "backward_careful.h"
 #include "backward.h"
+#include "channel_slopes.h"
+#include "channel_rows.h"
+#include "channel_columns.h"
+#include "channel_backward.h"
 #include "unstamp.h"
 
 #define T float
@@ -183,6 +187,10 @@
 #include "backward_sums.h"
 #include "backward_careful.h"
 #include "backward.h"
+#include "channel_slopes.h"
+#include "channel_rows.h"
+#include "channel_columns.h"
+#include "channel_backward.h"
 #include "unstamp.h"
 
 /* ---- the table --------------------------------------------------------------------------------------------------- */
