@@ -1,6 +1,5 @@
 """Backward passes of the norms over channels: thin shape adapters, re-exported by `functional`."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -30,9 +29,9 @@ def batch_norm_backward(
         dweight = sum(dy * xhat)
         dbias = sum(dy)
 
-    In evaluation the statistics do not depend on x, and ``dx = weight * rstd * dy``. Before a ReLU, dy counts only where
-    y is positive (or NaN). What rounding left in the saved mean of a batch is found again from ``x - mean``, so dx is
-    right at any offset. Sums go to float64 and are rounded once; they do not depend on the number of threads.
+    In evaluation the statistics do not depend on x, and ``dx = weight * rstd * dy``. Before a ReLU, dy counts only
+    where y is positive (or NaN). What rounding left in the saved mean of a batch is found again from ``x - mean``, so
+    dx is right at any offset. Sums go to float64 and are rounded once; they do not depend on the number of threads.
 
     Parameters
     ----------
@@ -94,9 +93,7 @@ def batch_norm_backward(
     >>> dbias
     array([1., 1.])
     """
-    result = _ops.batch_norm_backward(
-        dy, x, mean, rstd, weight, training, channel_axis, activation, y, where, out
-    )
+    result = _ops.batch_norm_backward(dy, x, mean, rstd, weight, training, channel_axis, activation, y, where, out)
     if result is not None:
         return result
     x, dy, axis = _channels(x, dy, channel_axis)
@@ -333,5 +330,5 @@ def _small_groups(
         if scale is not None:
             dweight[channels] = result[1].sum(others)
         dbias[channels] = result[2].sum(others)
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         return dx, None if weight is None else dweight.astype(dtype), dbias.astype(dtype)
