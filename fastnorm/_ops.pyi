@@ -87,6 +87,42 @@ def rms_norm_backward(
     out: Any,
     dtype: np.dtype | None = ...,
 ) -> Any: ...
+def batch_norm_backward(
+    dy: Any,
+    x: Any,
+    mean: Any,
+    rstd: Any,
+    weight: Any,
+    training: Any,
+    channel_axis: Any,
+    activation: Any,
+    y: Any,
+    where: Any,
+    out: Any,
+    dtype: np.dtype | None = ...,
+) -> Any: ...
+def group_norm_backward(
+    dy: Any,
+    x: Any,
+    mean: Any,
+    rstd: Any,
+    num_groups: Any,
+    weight: Any,
+    channel_axis: Any,
+    out: Any,
+    dtype: np.dtype | None = ...,
+) -> Any: ...
+def instance_norm_backward(
+    dy: Any,
+    x: Any,
+    mean: Any,
+    rstd: Any,
+    weight: Any,
+    use_input_stats: Any,
+    channel_axis: Any,
+    out: Any,
+    dtype: np.dtype | None = ...,
+) -> Any: ...
 
 class _Config(TypedDict):
     compiler: str

@@ -13,7 +13,7 @@ import os
 from cython.parallel cimport prange, threadid
 from libc.float cimport DBL_EPSILON, FLT_EPSILON
 from libc.stdint cimport int64_t, uintptr_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 
 import numpy
 
@@ -61,13 +61,14 @@ cdef extern from "<stdlib.h>":
 
 cdef extern from "kernels.h":
     enum:
-        FN_CHUNK, FN_VISIT, FN_STRIP, FN_SHORT, FN_TALL, FN_PLANE, FN_RUN, FN_WAVE, FN_MAX_AXES
+        FN_CHUNK, FN_VISIT, FN_STRIP, FN_SHORT, FN_TALL, FN_PLANE, FN_RUN, FN_TILE, FN_WAVE, FN_MAX_AXES
         FN_COUNT, FN_MEAN, FN_VAR, FN_MIN, FN_M3, FN_M4, FN_PLANES
         FN_F32, FN_F64, FN_F16, FN_BF16, FN_I8, FN_U8, FN_I16, FN_U16, FN_I32, FN_U32, FN_I64, FN_U64
         FN_X, FN_Z, FN_WHERE, FN_WEIGHTS, FN_Y, FN_S, FN_ARRAYS, FN_P, FN_STEPS
         FN_VARIANCE, FN_DEVIATION, FN_RECIPROCAL, FN_SKEWNESS, FN_KURTOSIS
         FN_LAYER, FN_RMS, FN_RANGE
         FN_KEPT, FN_REDUCED, FN_SHARED
+        FN_SUMS, FN_FACTORS
     size_t FN_SCRATCH_BYTES
 
     ctypedef struct fn_array:
@@ -100,10 +101,14 @@ cdef extern from "kernels.h":
         fn_slope *slopes
         double *slots
         int64_t width, block, wave
+        int64_t span, beside
+        double *totals
+        void *factors
         int dtype, out_dtype, parameter_dtype, columns, finish, source, norm
         int order, extrema, omit, resume, stream, quiet, relu, given
         int kept_ndim, reduced_ndim
         fn_axis inner
+        fn_axis *kept
 
     ctypedef void (*fn_kernel)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) noexcept nogil
 
@@ -129,6 +134,13 @@ cdef extern from "kernels.h":
         const fn_kernel *backward_blocks
         const fn_kernel *backward_fold
         const fn_kernel *backward_finish
+        const fn_kernel *channel_sums
+        const fn_kernel *channel_fold
+        const fn_kernel *channel_settle
+        const fn_kernel *channel_dx
+        const fn_kernel *channel_visit
+        const fn_kernel *channel_totals
+        const fn_kernel *channel_finish
         fn_kernel begin_columns
         fn_kernel merge_slots
         fn_kernel finish_columns
@@ -173,3 +185,4 @@ include "door/statistics.pxi"
 include "door/norms.pxi"
 include "door/backward.pxi"
 include "door/channels.pxi"
+include "door/channels_backward.pxi"

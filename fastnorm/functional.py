@@ -10,13 +10,17 @@ import numpy as np
 
 from . import _arguments, _ops
 from ._channels import batch_norm, group_norm, instance_norm
+from ._channels_backward import batch_norm_backward, group_norm_backward, instance_norm_backward
 
 __all__ = [
     "add_layer_norm",
     "add_rms_norm",
     "batch_norm",
+    "batch_norm_backward",
     "group_norm",
+    "group_norm_backward",
     "instance_norm",
+    "instance_norm_backward",
     "layer_norm",
     "layer_norm_backward",
     "min_max_scale",

@@ -77,6 +77,11 @@ typedef struct fn_slope {
   int64_t careful, x_power, dy_power; /* taken in double, of x and dy scaled by these powers of two */
 } fn_slope;
 
+/* What the backward pass of a channel norm sums over a kept index, and what dx is made with: planes over the places of
+ * its kept indices among the statistics (channel_slopes.h). */
+enum fn_sum { FN_SUM_COUNT, FN_SUM_U, FN_SUM_DY, FN_SUM_DYU, FN_SUMS };
+enum fn_factor { FN_OF_DY, FN_OF_ONE, FN_OF_U, FN_OF_MEAN, FN_FACTORS };
+
 typedef struct fn_job {
   fn_array array[FN_ARRAYS];
   const void *weight, *bias; /* compute type, laid out by step[FN_P] of the reduced axes; NULL: one and zero */
@@ -104,6 +109,9 @@ typedef struct fn_job {
   double *slots;         /* backward: sums of dweight and of dbias; the totals, then one slot per block of a wave */
   int64_t width, block;  /* backward: elements of each sum in a slot; kept indices per slot */
   int64_t wave;          /* backward: slots in use */
+  int64_t span;          /* channels, backward: places side by side that share a mean and an rstd */
+  double *totals;        /* channels, backward: sums of dweight and of dbias, by channel */
+  void *factors;         /* channels, backward: planes of the compute type */
   int dtype;             /* compute type */
   int out_dtype;         /* of mean and spread */
   int parameter_dtype;   /* of dweight and dbias */
@@ -118,8 +126,8 @@ typedef struct fn_job {
   int resume;            /* `state` holds states that go on; otherwise they begin */
   int stream;            /* results are written past the cache */
   int quiet;             /* weight or bias holds infinity or NaN */
-  int relu;              /* what is below 0 becomes 0 */
-  int given;             /* `state` holds what is to be applied, whatever the moments of x are */
+  int relu;              /* what is below 0 becomes 0; backward: FN_S is read and holds the result */
+  int given;             /* what is applied are not the moments of x: it is in `state`; backward: in mean and spread */
   int kept_ndim, reduced_ndim;
   fn_axis inner;                                   /* size 1 for rows */
   fn_axis kept[FN_MAX_AXES], reduced[FN_MAX_AXES]; /* outermost first; kept[] without `inner` */
@@ -167,7 +175,14 @@ typedef void (*fn_kernel)(const fn_job *job, int64_t lo, int64_t hi, void *scrat
   X(backward_blocks)   /* a chunk of a block: dx, and a slot of sums; unit = block * chunks + chunk, from `first` and  \
                           `index` on */                                                                                \
   X(backward_fold)     /* an element of a slot: all slots of the wave join the totals */                               \
-  X(backward_finish)   /* an element of the totals: dweight and dbias of element `index` + unit */
+  X(backward_finish)   /* an element of the totals: dweight and dbias of element `index` + unit */                     \
+  X(channel_sums)      /* a block of kept indices of a chunk: a slot of sums; unit = (chunk - first) * blocks + block */ \
+  X(channel_fold)      /* a place: all slots of the wave join the totals */                                            \
+  X(channel_settle)    /* a mean: what dx is made with, and what its places add to dweight and dbias */                \
+  X(channel_dx)        /* a block of kept indices of a chunk: dx; unit = chunk * blocks + block */                     \
+  X(channel_visit)     /* a block of kept indices: all of this */                                                      \
+  X(channel_totals)    /* a channel: what its places add joins the totals */                                           \
+  X(channel_finish)    /* a channel: dweight and dbias */
 
 /* Kernels that do not depend on the compute type. */
 #define FN_STATE_KERNELS(X)                                                                                            \

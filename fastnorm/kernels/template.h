@@ -155,6 +155,10 @@
 #include "backward_sums.h"
 #include "backward_careful.h"
 #include "backward.h"
+#include "channel_slopes.h"
+#include "channel_rows.h"
+#include "channel_columns.h"
+#include "channel_backward.h"
 #include "unstamp.h"
 
 #define T float
@@ -185,6 +189,10 @@
 #include "backward_sums.h"
 #include "backward_careful.h"
 #include "backward.h"
+#include "channel_slopes.h"
+#include "channel_rows.h"
+#include "channel_columns.h"
+#include "channel_backward.h"
 #include "unstamp.h"
 
 /* ---- the table --------------------------------------------------------------------------------------------------- */
