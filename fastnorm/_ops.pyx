@@ -11,7 +11,7 @@ The rooms behind the door are text, included at the end: door/*.pxi.
 import os
 
 from cython.parallel cimport prange, threadid
-from libc.float cimport DBL_EPSILON, FLT_EPSILON
+from libc.float cimport DBL_EPSILON, DBL_MAX, FLT_EPSILON
 from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 
@@ -100,10 +100,13 @@ cdef extern from "kernels.h":
         fn_slope *slopes
         double *slots
         int64_t width, block, wave
+        double exponent, alpha, k
+        int64_t before, after
         int dtype, out_dtype, parameter_dtype, columns, finish, source, norm
         int order, extrema, omit, resume, stream, quiet, relu, given
         int kept_ndim, reduced_ndim
         fn_axis inner
+        fn_axis *kept
 
     ctypedef void (*fn_kernel)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) noexcept nogil
 
@@ -129,6 +132,13 @@ cdef extern from "kernels.h":
         const fn_kernel *backward_blocks
         const fn_kernel *backward_fold
         const fn_kernel *backward_finish
+        const fn_kernel *normalize_rows
+        const fn_kernel *normalize_columns
+        const fn_kernel *normalize_parts
+        const fn_kernel *normalize_settle
+        const fn_kernel *normalize_apply
+        const fn_kernel *response_columns
+        const fn_kernel *response_backward
         fn_kernel begin_columns
         fn_kernel merge_slots
         fn_kernel finish_columns
@@ -173,3 +183,4 @@ include "door/statistics.pxi"
 include "door/norms.pxi"
 include "door/backward.pxi"
 include "door/channels.pxi"
+include "door/local.pxi"

@@ -103,6 +103,9 @@ typedef struct fn_job {
   double *slots;         /* backward: sums of dweight and of dbias; the totals, then one slot per block of a wave */
   int64_t width, block;  /* backward: elements of each sum in a slot; kept indices per slot */
   int64_t wave;          /* backward: slots in use */
+  double exponent;       /* normalize: p; local response norm: beta */
+  double alpha, k;       /* local response norm: alpha / size, and k */
+  int64_t before, after; /* local response norm: how many channels of a window lie on either side */
   int dtype;             /* compute type */
   int out_dtype;         /* of mean and spread */
   int parameter_dtype;   /* of dweight and dbias */
@@ -166,7 +169,14 @@ typedef void (*fn_kernel)(const fn_job *job, int64_t lo, int64_t hi, void *scrat
   X(backward_blocks)   /* a chunk of a block: dx, and a slot of sums; unit = block * chunks + chunk, from `first` and  \
                           `index` on */                                                                                \
   X(backward_fold)     /* an element of a slot: all slots of the wave join the totals */                               \
-  X(backward_finish)   /* an element of the totals: dweight and dbias of element `index` + unit */
+  X(backward_finish)   /* an element of the totals: dweight and dbias of element `index` + unit */                     \
+  X(normalize_rows)    /* a row of at most FN_CHUNK elements, by its p-norm: y, or with FN_Z, which is dy, dx */       \
+  X(normalize_columns) /* a strip of at most FN_TALL rows: likewise */                                                 \
+  X(normalize_parts)   /* a chunk of a row, or of the rows of one of the `outer` problems: its sums, to `state` */     \
+  X(normalize_settle)  /* a kept index: its sums from those of all chunks */                                           \
+  X(normalize_apply)   /* as normalize_parts: y or dx */                                                               \
+  X(response_columns)  /* a strip of one of the `outer` problems: y of all channels */                                 \
+  X(response_backward) /* likewise: dx */
 
 /* Kernels that do not depend on the compute type. */
 #define FN_STATE_KERNELS(X)                                                                                            \

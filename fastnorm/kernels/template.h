@@ -23,6 +23,8 @@
 #include "memory.h"
 #include "half.h"
 #include "state.h"
+#include "power.h"
+#include "wide.h"
 
 /* ---- storage types that are not computed in: extrema (bytes first: masks are bytes) ------------------------------ */
 
@@ -155,6 +157,10 @@
 #include "backward_sums.h"
 #include "backward_careful.h"
 #include "backward.h"
+#include "normalize_careful.h"
+#include "normalize.h"
+#include "response.h"
+#include "response_backward.h"
 #include "unstamp.h"
 
 #define T float
@@ -185,6 +191,10 @@
 #include "backward_sums.h"
 #include "backward_careful.h"
 #include "backward.h"
+#include "normalize_careful.h"
+#include "normalize.h"
+#include "response.h"
+#include "response_backward.h"
 #include "unstamp.h"
 
 /* ---- the table --------------------------------------------------------------------------------------------------- */
