@@ -11,7 +11,7 @@ The rooms behind the door are text, included at the end: door/*.pxi.
 import os
 
 from cython.parallel cimport prange, threadid
-from libc.float cimport DBL_EPSILON, FLT_EPSILON
+from libc.float cimport DBL_EPSILON, DBL_MAX, FLT_EPSILON
 from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 
@@ -104,6 +104,8 @@ cdef extern from "kernels.h":
         int64_t span, beside
         double *totals
         void *factors
+        double exponent, alpha, k
+        int64_t before, after
         int dtype, out_dtype, parameter_dtype, columns, finish, source, norm
         int order, extrema, omit, resume, stream, quiet, relu, given
         int kept_ndim, reduced_ndim
@@ -141,6 +143,13 @@ cdef extern from "kernels.h":
         const fn_kernel *channel_visit
         const fn_kernel *channel_totals
         const fn_kernel *channel_finish
+        const fn_kernel *normalize_rows
+        const fn_kernel *normalize_columns
+        const fn_kernel *normalize_parts
+        const fn_kernel *normalize_settle
+        const fn_kernel *normalize_apply
+        const fn_kernel *response_columns
+        const fn_kernel *response_backward
         fn_kernel begin_columns
         fn_kernel merge_slots
         fn_kernel finish_columns
@@ -186,3 +195,4 @@ include "door/norms.pxi"
 include "door/backward.pxi"
 include "door/channels.pxi"
 include "door/channels_backward.pxi"
+include "door/local.pxi"

@@ -11,6 +11,7 @@ import numpy as np
 from . import _arguments, _ops
 from ._channels import batch_norm, group_norm, instance_norm
 from ._channels_backward import batch_norm_backward, group_norm_backward, instance_norm_backward
+from ._local import local_response_norm, local_response_norm_backward, normalize, normalize_backward
 
 __all__ = [
     "add_layer_norm",
@@ -23,7 +24,11 @@ __all__ = [
     "instance_norm_backward",
     "layer_norm",
     "layer_norm_backward",
+    "local_response_norm",
+    "local_response_norm_backward",
     "min_max_scale",
+    "normalize",
+    "normalize_backward",
     "rms_norm",
     "rms_norm_backward",
     "standardize",

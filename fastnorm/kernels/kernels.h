@@ -112,6 +112,9 @@ typedef struct fn_job {
   int64_t span;          /* channels, backward: places side by side that share a mean and an rstd */
   double *totals;        /* channels, backward: sums of dweight and of dbias, by channel */
   void *factors;         /* channels, backward: planes of the compute type */
+  double exponent;       /* normalize: p; local response norm: beta */
+  double alpha, k;       /* local response norm: alpha / size, and k */
+  int64_t before, after; /* local response norm: how many channels of a window lie on either side */
   int dtype;             /* compute type */
   int out_dtype;         /* of mean and spread */
   int parameter_dtype;   /* of dweight and dbias */
@@ -182,7 +185,14 @@ typedef void (*fn_kernel)(const fn_job *job, int64_t lo, int64_t hi, void *scrat
   X(channel_dx)        /* a block of kept indices of a chunk: dx; unit = chunk * blocks + block */                     \
   X(channel_visit)     /* a block of kept indices: all of this */                                                      \
   X(channel_totals)    /* a channel: what its places add joins the totals */                                           \
-  X(channel_finish)    /* a channel: dweight and dbias */
+  X(channel_finish)    /* a channel: dweight and dbias */                                                              \
+  X(normalize_rows)    /* a row of at most FN_CHUNK elements, by its p-norm: y, or with FN_Z, which is dy, dx */       \
+  X(normalize_columns) /* a strip of at most FN_TALL rows: likewise */                                                 \
+  X(normalize_parts)   /* a chunk of a row, or of the rows of one of the `outer` problems: its sums, to `state` */     \
+  X(normalize_settle)  /* a kept index: its sums from those of all chunks */                                           \
+  X(normalize_apply)   /* as normalize_parts: y or dx */                                                               \
+  X(response_columns)  /* a strip of one of the `outer` problems: y of all channels */                                 \
+  X(response_backward) /* likewise: dx */
 
 /* Kernels that do not depend on the compute type. */
 #define FN_STATE_KERNELS(X)                                                                                            \

@@ -23,6 +23,8 @@
 #include "memory.h"
 #include "half.h"
 #include "state.h"
+#include "power.h"
+#include "wide.h"
 
 /* ---- storage types that are not computed in: extrema (bytes first: masks are bytes) ------------------------------ */
 
@@ -159,6 +161,10 @@
 #include "channel_rows.h"
 #include "channel_columns.h"
 #include "channel_backward.h"
+#include "normalize_careful.h"
+#include "normalize.h"
+#include "response.h"
+#include "response_backward.h"
 #include "unstamp.h"
 
 #define T float
@@ -193,6 +199,10 @@
 #include "channel_rows.h"
 #include "channel_columns.h"
 #include "channel_backward.h"
+#include "normalize_careful.h"
+#include "normalize.h"
+#include "response.h"
+#include "response_backward.h"
 #include "unstamp.h"
 
 /* ---- the table --------------------------------------------------------------------------------------------------- */
