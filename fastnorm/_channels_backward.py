@@ -16,7 +16,7 @@ def batch_norm_backward(
     *,
     training: bool = True,
     channel_axis: int = 1,
-    activation: str | None = None,
+    activation: Any = None,
     y: Any = None,
     where: Any = None,
     out: np.ndarray | None = None,
@@ -104,13 +104,11 @@ def batch_norm_backward(
             raise ValueError(f"activation must be 'relu' or None, got {activation!r}")
         if y is None:
             raise ValueError("y is None; expected the result, which activation='relu' asks for")
-        y = _result(y, x)
+        activation, y = "relu", _result(y, x)
     where = _arguments.mask("where", where, x.shape)
     others = [("mean", mean), ("rstd", rstd), ("weight", weight), ("y", y), ("where", where)]
     into = _arguments.output(out, x, _arguments.result_dtype(x), others, in_place=[("dy", dy)])
-    result = _ops.batch_norm_backward(
-        dy, x, mean, rstd, weight, training, axis, activation and "relu", y, where, into, dtype
-    )
+    result = _ops.batch_norm_backward(dy, x, mean, rstd, weight, training, axis, activation, y, where, into, dtype)
     return result if out is None else (out, *result[1:])
 
 
@@ -257,6 +255,7 @@ def instance_norm_backward(
     if result is not None:
         return result
     x, dy, axis = _channels(x, dy, channel_axis, samples=True)
+    shape: tuple[int, ...]
     if use_input_stats:
         shape, what = (x.shape[0], x.shape[axis]), "(samples, channels),"
     else:
@@ -317,18 +316,18 @@ def _small_groups(
     shape = tuple(size if a == axis else x.shape[a] for a in axes)
     along = tuple(size if a == axis else 1 for a in axes)
     dweight, dbias = np.zeros((2, x.shape[axis]))
-    for g in range(groups):
-        channels = slice(g * size, (g + 1) * size)
-        part = (slice(None),) * axis + (channels,)
-        scale = None
-        if weight is not None:
-            scale = np.ascontiguousarray(np.broadcast_to(weight[channels].reshape(along), shape))
-        statistics = np.ascontiguousarray(mean[:, g]), np.ascontiguousarray(rstd[:, g])
-        result = _ops.layer_norm_backward(
-            dy[part], x[part], *statistics, scale, None, axes, None, dx[part], np.dtype(np.float64)
-        )
-        if scale is not None:
-            dweight[channels] = result[1].sum(others)
-        dbias[channels] = result[2].sum(others)
     with np.errstate(all="ignore"):
+        for g in range(groups):
+            channels = slice(g * size, (g + 1) * size)
+            part = (slice(None),) * axis + (channels,)
+            scale = None
+            if weight is not None:
+                scale = np.ascontiguousarray(np.broadcast_to(weight[channels].reshape(along), shape))
+            statistics = np.ascontiguousarray(mean[:, g]), np.ascontiguousarray(rstd[:, g])
+            result = _ops.layer_norm_backward(
+                dy[part], x[part], *statistics, scale, None, axes, None, dx[part], np.dtype(np.float64)
+            )
+            if scale is not None:
+                dweight[channels] = result[1].sum(others)
+            dbias[channels] = result[2].sum(others)
         return dx, None if weight is None else dweight.astype(dtype), dbias.astype(dtype)

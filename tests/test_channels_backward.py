@@ -382,12 +382,9 @@ def test_values_near_the_ends_of_the_type(shape, axis, norm, dtype):
     dy, x, weight = problem(shape, dtype, axis)
     x -= dtype.type(3)
     most, least = np.finfo(dtype).maxexp, np.finfo(dtype).minexp
-    channels = np.moveaxis(x, axis, 0)
-    for i, power in enumerate((most, 100, -100, least, 0)):
-        if norm.startswith("group"):
-            x[i % len(x)] = np.ldexp(x[i % len(x)], power)  # all of a sample, which shares its statistics
-        else:
-            channels[i] = np.ldexp(channels[i], power)
+    whole = x if norm.startswith("group") else np.moveaxis(x, axis, 0)  # what shares its statistics: samples, channels
+    for part, power in zip(whole, (most, 100, -100, least, 0), strict=False):
+        part[...] = np.ldexp(part, power)
     tiny = np.finfo(dtype).smallest_subnormal
     split, axes = cells(norm, x, axis)
     for y_power, eps in itertools.product((0, most - 1, -100, 110, least), (0.0, 1e-5)):
@@ -442,7 +439,6 @@ def test_nan_and_infinity_stay_where_their_statistics_are(dtype):
                 np.testing.assert_array_equal(dx[~shared], clean[0][~shared])
             np.testing.assert_array_equal(dweight[~channels], clean[1][~channels])
             np.testing.assert_array_equal(dbias[~own], clean[2][~own])
-            assert np.isnan(dweight[1]) or norm in ("evaluation", "given")
             assert not np.isfinite(dweight[1])
             assert np.isfinite(dbias[1]) == (target == "x")
 

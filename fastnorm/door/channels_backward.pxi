@@ -2,8 +2,10 @@
 
 # Bytes of x and dy that one visit brings into a core's own cache.
 cdef int64_t VISIT_BYTES = 800 << 10
-# Kept indices whose sums are in flight: samples are worked on some at a time, so that no memory grows with their count.
-cdef int64_t PLACES = 65536
+# Means in flight: samples are worked on some at a time, so that no memory grows with their count. Decides bits.
+cdef int64_t PLACES = 16384
+# Elements of a channel of a sample below which groups are left to the kernels of layer norm. Decides bits.
+cdef int64_t LEAST = 16
 # Places of all slots of a wave.
 cdef int64_t WAVE_PLACES = 131072
 
@@ -31,8 +33,8 @@ cdef bint cut_channels(fn_job *job) noexcept nogil:
         if job.n < FN_SHORT:
             while job.strip * job.n > FN_VISIT:
                 job.strip //= 2
-            return job.span == 1
-        while job.beside > FN_STRIP // 2 and size > 64 and size * job.n * pair > VISIT_BYTES:
+            size = min(job.strip, cols)
+        while job.n >= FN_SHORT and job.beside > FN_STRIP // 2 and size > 64 and size * job.n * pair > VISIT_BYTES:
             size //= 2
         if size * job.n * pair > VISIT_BYTES or (job.span > 1 and (size % job.span or cols % job.span)):
             return False
@@ -160,8 +162,8 @@ cdef object channel_backward(object dy, object x, object mean, object rstd, obje
     channels = cnp.PyArray_DIM(x, axis)
     samples = cnp.PyArray_DIM(x, 0) if ask.by_sample else 0
     cells = ask.groups if ask.groups else channels
-    if ask.groups and (channels % ask.groups or cnp.PyArray_SIZE(x) < FN_SHORT * channels * samples):
-        return None  # of few elements per channel: no work for these kernels
+    if ask.groups and (channels % ask.groups or cnp.PyArray_SIZE(x) < LEAST * channels * samples):
+        return None  # too few elements of each channel
     if weight is not None and not is_list(weight, 0, channels, typenum, &job.weight):
         return None
     if ask.by_sample and samples == 0:

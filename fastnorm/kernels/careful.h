@@ -106,7 +106,7 @@ static void FN(norm_careful)(const fn_job *job, int64_t outer, int64_t j, void *
     for (int64_t i = 0; i < count; i++) {
       const int64_t at = set + fn_along(job, FN_P, start + i);
       const double d = ((double)x[i] * pre - mean) - mean_lo;
-      double v = d == 0 && root == 0 ? 0 : d * scale;
+      double v = d == 0 && root == 0 ? d : d * scale;
       if (weight) v *= (double)weight[at];
       if (bias) v += (double)bias[at];
       if (range) v = (double)x[i] * pre == state[FN_MAX] && scale > 0 ? job->most : v + job->least;

@@ -1,7 +1,7 @@
 /* Backward passes of channel norms: kernels.
  *
- * A block is up to job->block neighbouring kept indices that lie in runs, or a strip of columns. The sums of a block are
- * taken chunk by chunk and folded in the order of the chunks. A block that fits the cache is summed, settled and
+ * A block is up to job->block neighbouring kept indices that lie in runs, or a strip of columns. The sums of a block
+ * are taken chunk by chunk and folded in the order of the chunks. A block that fits the cache is summed, settled and
  * written in one visit; others in three, which changes no bit.
  */
 
@@ -86,10 +86,11 @@ static void FN(channel_settle)(const fn_job *job, int64_t lo, int64_t hi, void *
 }
 
 static void FN(channel_dx)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
-  const int64_t blocks = FN(channel_blocks)(job);
+  const int64_t blocks = FN(channel_blocks)(job), chunks = (job->n + job->chunk - 1) / job->chunk;
   for (int64_t unit = lo; unit < hi; unit++) {
-    const int64_t chunk = unit / blocks;
-    FN(dx_of_block)(job, unit % blocks, chunk * job->chunk, FN(end_of)(job, chunk), scratch);
+    const int64_t backwards = chunks * blocks - 1 - unit,
+                  chunk = backwards / blocks; /* caches hold what was read last */
+    FN(dx_of_block)(job, backwards % blocks, chunk * job->chunk, FN(end_of)(job, chunk), scratch);
   }
   fn_stream_end();
 }
@@ -109,7 +110,7 @@ static void FN(channel_visit)(const fn_job *job, int64_t lo, int64_t hi, void *s
     for (int64_t chunk = 0; chunk * job->chunk < job->n; chunk++)
       FN(sum_block)(job, block, chunk * job->chunk, FN(end_of)(job, chunk), job->slots, chunk > 0, scratch);
     FN(settle_block)(job, block, scratch);
-    for (int64_t chunk = 0; chunk * job->chunk < job->n; chunk++)
+    for (int64_t chunk = (job->n - 1) / job->chunk; chunk >= 0; chunk--)
       FN(dx_of_block)(job, block, chunk * job->chunk, FN(end_of)(job, chunk), scratch);
   }
   fn_stream_end();

@@ -17,8 +17,10 @@ static void FN(begin_strip)(const fn_job *job, int64_t unit, FN(strip) *strip) {
   strip->place = fn_place(job, strip->outer, strip->j);
   strip->step = width > 1 ? job->inner.step[FN_P] : 1;
   strip->group = job->n < FN_SHORT ? 1 : fn_group_rows(job->beside < FN_STRIP ? job->beside : FN_STRIP);
-  for (int64_t c = 0; c < strip->cols; c++)
-    strip->mean[c] = ((const T *)job->mean)[(strip->place + c * strip->step) / job->span];
+  for (int64_t c = 0; c < strip->cols; c++) {
+    const int64_t place = strip->place + c * strip->step;
+    strip->mean[c] = ((const T *)job->mean)[job->span == 1 ? place : place / job->span];
+  }
 }
 
 /* Entries of a strip once for each row of a wide row. */
@@ -33,10 +35,10 @@ typedef struct {
   const uint8_t *mask;
 } FN(rows);
 
-/* Rows that are brought together: whole visits of eight wide rows. */
-static inline int64_t FN(rows_of_tile)(const FN(strip) *strip) {
-  const int64_t visit = 8 * strip->group, rows = FN_VISIT / strip->cols / visit * visit;
-  return rows ? rows : visit;
+/* Rows that are brought together, in so many elements: multiples of what is visited together. */
+static inline int64_t FN(rows_of_tile)(const FN(strip) *strip, int64_t size, int64_t visit) {
+  const int64_t rows = size / strip->cols / (visit * strip->group) * (visit * strip->group);
+  return rows ? rows : visit * strip->group;
 }
 
 static const T *FN(bring_strip)(const fn_job *job, int which, const FN(strip) *strip, int64_t start, int64_t rows,
@@ -117,7 +119,7 @@ static void FN(sum_strip)(const T *x, int64_t xs, const T *dy, int64_t ds, int64
 /* The sums of a chunk, to[plane][column]. */
 static void FN(sum_columns_of)(const fn_job *job, const FN(strip) *strip, int64_t start, int64_t end, FN(room) *room,
                                double (*to)[FN_STRIP]) {
-  const int64_t cols = strip->cols, group = strip->group, most = FN(rows_of_tile)(strip);
+  const int64_t cols = strip->cols, group = strip->group, most = FN(rows_of_tile)(strip, FN_VISIT, 8);
   T mean[FN_STRIP];
   memcpy(mean, strip->mean, (size_t)cols * sizeof(T));
   FN(widen)(mean, strip);
@@ -155,7 +157,8 @@ static void FN(dx_across)(T *dx, const T *x, const T *dy, int64_t n, const T *a,
 
 /* dx of a chunk. */
 static void FN(dx_of_columns)(const fn_job *job, const FN(strip) *strip, int64_t start, int64_t end, FN(room) *room) {
-  const int64_t cols = strip->cols, size = (int64_t)sizeof(T), most = FN(rows_of_tile)(strip);
+  const int64_t cols = strip->cols, size = (int64_t)sizeof(T);
+  const int64_t most = FN(rows_of_tile)(strip, job->n < FN_SHORT ? FN_VISIT : FN_TILE, 1); /* short ones as a whole */
   T of[FN_FACTORS][FN_STRIP];
   int all = 1;
   for (int plane = 0; plane < FN_FACTORS; plane++) {
@@ -165,7 +168,8 @@ static void FN(dx_of_columns)(const fn_job *job, const FN(strip) *strip, int64_t
   }
   for (int64_t c = 0; c < cols; c++) all &= of[FN_OF_DY][c] == of[FN_OF_DY][c];
   const int64_t y_step = job->stretch[FN_Y] == job->n ? fn_step(job, FN_Y) : 0;
-  const int in_line = FN(native)(&job->array[FN_Y]) && (job->inner.step[FN_Y] == size || cols == 1) && y_step % size == 0;
+  const int in_line =
+      FN(native)(&job->array[FN_Y]) && (job->inner.step[FN_Y] == size || cols == 1) && y_step % size == 0;
   const int follow = in_line && (y_step == cols * size || job->n == 1); /* rows of dx follow each other */
   const int direct = in_line && y_step && !job->stream && all;
   char *base = fn_base(job, FN_Y, strip->outer, strip->j);

@@ -27,8 +27,11 @@ typedef struct {
 
 static void FN(begin_runs)(const fn_job *job, int64_t k, int rows, FN(runs) *runs) {
   int64_t offset[FN(TOGETHER)];
-  const char **lists[FN_ARRAYS] = {
-      [FN_X] = runs->x, [FN_Z] = runs->dy, [FN_S] = runs->y, [FN_WHERE] = runs->where, [FN_Y] = (const char **)runs->dx};
+  const char **lists[FN_ARRAYS] = {[FN_X] = runs->x,
+                                   [FN_Z] = runs->dy,
+                                   [FN_S] = runs->y,
+                                   [FN_WHERE] = runs->where,
+                                   [FN_Y] = (const char **)runs->dx};
   for (int which = 0; which < FN_ARRAYS; which++) {
     if (!lists[which] || !job->array[which].data) continue;
     FN(kept_offsets)(job, which, k, rows, offset);
@@ -39,10 +42,10 @@ static void FN(begin_runs)(const fn_job *job, int64_t k, int rows, FN(runs) *run
   runs->rows = rows;
 }
 
-/* The piece that begins at `start`: of one run, or of several short ones. */
-static void FN(next_piece)(const fn_job *job, int64_t start, int64_t end, FN(piece) *piece) {
+/* The piece that begins at `start`: of one run, or of several shorter than `few`. */
+static void FN(next_piece)(const fn_job *job, int64_t start, int64_t end, int64_t few, FN(piece) *piece) {
   const int64_t run = job->stretch[FN_X];
-  int64_t count = run < FN_SHORT ? FN(PIECE) / run * run : run - start % run;
+  int64_t count = run < few ? FN(PIECE) / run * run : run - start % run;
   if (count > FN(PIECE)) count = FN(PIECE);
   if (count > end - start) count = end - start;
   piece->start = start;
@@ -56,9 +59,20 @@ static void FN(next_piece)(const fn_job *job, int64_t start, int64_t end, FN(pie
   }
 }
 
-static inline const T *FN(load_piece)(const fn_job *job, int which, const char *base, const FN(piece) *piece, T *tile) {
-  if (piece->in[which].direct) return (const T *)(const void *)(base + piece->in[which].offset);
-  return FN(load)(job, which, base, piece->start, piece->count, tile);
+static const T *FN(load_piece)(const fn_job *job, int which, const char *base, const FN(piece) *piece, T *tile) {
+  const int64_t run = job->stretch[which], size = (int64_t)sizeof(T);
+  const char *from = base + piece->in[which].offset;
+  if (piece->in[which].direct) return (const T *)(const void *)from;
+  if (job->reduced_ndim != 2 || job->reduced[1].size != run || piece->start % run || fn_step(job, which) != size ||
+      !FN(native)(&job->array[which]))
+    return FN(load)(job, which, base, piece->start, piece->count, tile);
+  for (int64_t at = 0; at < piece->count; at += run, from += job->reduced[0].step[which]) { /* whole short runs */
+    const T *values = (const T *)(const void *)from;
+    const int64_t n = piece->count - at < run ? piece->count - at : run;
+    FN_IVDEP
+    for (int64_t i = 0; i < n; i++) tile[at + i] = values[i];
+  }
+  return tile;
 }
 
 /* x, dy and the mask of row r; dy is 0 where a ReLU or the mask stops it. */
@@ -84,14 +98,16 @@ static void FN(sum_runs)(const fn_job *job, const FN(runs) *runs, int64_t start,
   enum { HALF = FN_LANES / 2 };
   FN(lanes) lanes;
   FN(piece) piece, next;
+  const int in_place = !job->relu && !job->array[FN_WHERE].data; /* x and dy are not brought to tiles */
   memset(&lanes, 0, sizeof lanes);
   for (int r = 0; r < runs->rows; r++) to[FN_SUM_COUNT][r] = job->array[FN_WHERE].data ? 0 : (double)(end - start);
-  FN(next_piece)(job, start, end, &piece);
+  FN(next_piece)(job, start, end, FN_SHORT, &piece);
   for (; piece.start < end; piece = next) {
     const int64_t behind = piece.start + piece.count;
     next.start = end;
-    if (behind < end) FN(next_piece)(job, behind, end, &next);
-    const int64_t ahead = behind < end ? next.in[FN_X].offset - piece.in[FN_X].offset : 0;
+    if (behind < end) FN(next_piece)(job, behind, end, FN_SHORT, &next);
+    const int fetched = behind < end && in_place && piece.in[FN_X].direct && piece.in[FN_Z].direct;
+    const int64_t ahead = fetched ? next.in[FN_X].offset - piece.in[FN_X].offset : 0;
     for (int r = 0; r < runs->rows; r++) {
       const T *x, *dy;
       double c[HALF], g[HALF], gc[HALF];
@@ -142,7 +158,7 @@ static void FN(dx_of_runs)(const fn_job *job, const FN(runs) *runs, int64_t star
   FN(stream) stream = {NULL, 0};
   FN(piece) piece;
   for (int64_t at = start; at < end; at += piece.count) {
-    FN(next_piece)(job, at, end, &piece);
+    FN(next_piece)(job, at, end, FN(LINE) / 2, &piece);
     for (int r = 0; r < runs->rows; r++) {
       const T *x, *dy, *of = factors + runs->place[r], a = of[0], mean = of[FN_OF_MEAN * job->width];
       const unsigned char *mask = FN(bring_piece)(job, runs, r, &piece, room, &x, &dy);
@@ -155,7 +171,12 @@ static void FN(dx_of_runs)(const fn_job *job, const FN(runs) *runs, int64_t star
       if (a != a)
         FN(careful_dx)(job, runs->place[r], dx, 1, x, 1, dy, 1, piece.count);
       else
+<<<<<<< HEAD
         FN(dx_of_run)(dx, x, dy, piece.count, a, of[FN_OF_ONE * job->width], of[FN_OF_U * job->width], mean, job->given);
+=======
+        FN(dx_of_run)(dx, x, dy, piece.count, a, of[FN_OF_ONE * job->width], of[FN_OF_U * job->width], mean,
+                      job->fixed);
+>>>>>>> 21f2942eac397b0b5756c61fcccb59d2974b252b
       for (int64_t i = 0; mask && i < piece.count; i++) dx[i] = mask[i] ? dx[i] : 0;
       if (!direct)
         FN(store)(job, FN_Y, runs->dx[r], at, piece.count, dx);

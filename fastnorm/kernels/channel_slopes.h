@@ -73,8 +73,8 @@ static void FN(careful_cell)(const fn_job *job, int64_t cell, FN(room) *room) {
         const T *x = FN(load)(job, FN_X, FN(located)(job, FN_X, p), start, n, room->slow);
         const T *dy = FN(load)(job, FN_Z, FN(located)(job, FN_Z, p), start, n, room->slow + FN_FLUSH);
         if (job->relu) {
-          FN(before_relu)(room->slow + FN_FLUSH, dy,
-                          FN(load)(job, FN_S, FN(located)(job, FN_S, p), start, n, room->dx), n);
+          FN(before_relu)(room->slow + FN_FLUSH, dy, FN(load)(job, FN_S, FN(located)(job, FN_S, p), start, n, room->dx),
+                          n);
           dy = room->slow + FN_FLUSH;
         }
         const unsigned char *mask = NULL;
@@ -161,8 +161,10 @@ static void FN(settle_cell)(const fn_job *job, int64_t cell, FN(room) *room) {
   const double part = 1 / (count > 0 ? count : 1), shift = job->given ? 0 : u * part;
   int held = rstd >= FN_LEAST_SCALE && rstd <= FN_MOST_SCALE && fabs((double)mean) <= FN_LARGE;
   held &= fabs(shift) <= FN_LARGE;
+  const T *weight = job->weight ? (const T *)job->weight + first % job->period : NULL;
   for (int64_t p = first; p < end; p++) {
-    const double a = (double)(T)(rstd * FN(weight_at)(job, p)), dyu = sum_dyu[p] - shift * sum_dy[p];
+    const double a = weight ? (double)(T)(rstd * (double)weight[p - first]) : rstd,
+                 dyu = sum_dyu[p] - shift * sum_dy[p];
     held &= FN(held)(a);
     g += a * sum_dy[p];
     gu += a * dyu;
@@ -171,8 +173,15 @@ static void FN(settle_cell)(const fn_job *job, int64_t cell, FN(room) *room) {
     of_mean[p] = mean;
     sum_dyu[p] = dyu * rstd;
   }
+<<<<<<< HEAD
   const double k = job->given ? 0 : gu * part * rstd * rstd, b = job->given ? 0 : g * part - shift * k;
   held &= FN(held)(k) && FN(held)(size * part) && FN(held)(size * part / rstd) && fabs(b) <= FN_MOST_SCALE;
+=======
+  const double k = job->fixed ? 0 : gu * part * rstd * rstd, b = job->fixed ? 0 : g * part - shift * k;
+  size *= part; /* of dy; that of dy * u is 1 / rstd of it */
+  held &= FN(held)(k) && FN(held)(size) && fabs(b) <= FN_MOST_SCALE;
+  held &= size == 0 || (size >= rstd * FN_LEAST_SCALE && size <= rstd * FN_MOST_SCALE);
+>>>>>>> 21f2942eac397b0b5756c61fcccb59d2974b252b
   if (count == 0) { /* the saved statistics of nothing may be NaN */
     for (int64_t p = first; p < end; p++) of_dy[p] = of_one[p] = of_u[p] = of_mean[p] = 0;
     for (int64_t p = first; p < end; p++) sum_dyu[p] = 0;

@@ -179,10 +179,11 @@ typedef void (*fn_kernel)(const fn_job *job, int64_t lo, int64_t hi, void *scrat
                           `index` on */                                                                                \
   X(backward_fold)     /* an element of a slot: all slots of the wave join the totals */                               \
   X(backward_finish)   /* an element of the totals: dweight and dbias of element `index` + unit */                     \
-  X(channel_sums)      /* a block of kept indices of a chunk: a slot of sums; unit = (chunk - first) * blocks + block */ \
+  X(channel_sums)      /* a block of kept indices of a chunk: a slot of sums; unit = (chunk - `first`) * blocks +      \
+                          block */                                                                                     \
   X(channel_fold)      /* a place: all slots of the wave join the totals */                                            \
   X(channel_settle)    /* a mean: what dx is made with, and what its places add to dweight and dbias */                \
-  X(channel_dx)        /* a block of kept indices of a chunk: dx; unit = chunk * blocks + block */                     \
+  X(channel_dx)        /* a block of kept indices of a chunk: dx; the last unit is number 0 */                         \
   X(channel_visit)     /* a block of kept indices: all of this */                                                      \
   X(channel_totals)    /* a channel: what its places add joins the totals */                                           \
   X(channel_finish)    /* a channel: dweight and dbias */                                                              \
