@@ -171,12 +171,8 @@ static void FN(dx_of_runs)(const fn_job *job, const FN(runs) *runs, int64_t star
       if (a != a)
         FN(careful_dx)(job, runs->place[r], dx, 1, x, 1, dy, 1, piece.count);
       else
-<<<<<<< HEAD
-        FN(dx_of_run)(dx, x, dy, piece.count, a, of[FN_OF_ONE * job->width], of[FN_OF_U * job->width], mean, job->given);
-=======
         FN(dx_of_run)(dx, x, dy, piece.count, a, of[FN_OF_ONE * job->width], of[FN_OF_U * job->width], mean,
-                      job->fixed);
->>>>>>> 21f2942eac397b0b5756c61fcccb59d2974b252b
+                      job->given);
       for (int64_t i = 0; mask && i < piece.count; i++) dx[i] = mask[i] ? dx[i] : 0;
       if (!direct)
         FN(store)(job, FN_Y, runs->dx[r], at, piece.count, dx);

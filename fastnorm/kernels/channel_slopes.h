@@ -173,15 +173,10 @@ static void FN(settle_cell)(const fn_job *job, int64_t cell, FN(room) *room) {
     of_mean[p] = mean;
     sum_dyu[p] = dyu * rstd;
   }
-<<<<<<< HEAD
   const double k = job->given ? 0 : gu * part * rstd * rstd, b = job->given ? 0 : g * part - shift * k;
-  held &= FN(held)(k) && FN(held)(size * part) && FN(held)(size * part / rstd) && fabs(b) <= FN_MOST_SCALE;
-=======
-  const double k = job->fixed ? 0 : gu * part * rstd * rstd, b = job->fixed ? 0 : g * part - shift * k;
   size *= part; /* of dy; that of dy * u is 1 / rstd of it */
   held &= FN(held)(k) && FN(held)(size) && fabs(b) <= FN_MOST_SCALE;
   held &= size == 0 || (size >= rstd * FN_LEAST_SCALE && size <= rstd * FN_MOST_SCALE);
->>>>>>> 21f2942eac397b0b5756c61fcccb59d2974b252b
   if (count == 0) { /* the saved statistics of nothing may be NaN */
     for (int64_t p = first; p < end; p++) of_dy[p] = of_one[p] = of_u[p] = of_mean[p] = 0;
     for (int64_t p = first; p < end; p++) sum_dyu[p] = 0;
