@@ -27,6 +27,9 @@ static inline double FN(weight_at)(const fn_job *job, int64_t place) {
   return job->weight ? (double)((const T *)job->weight)[place % job->period] : 1;
 }
 
+/* Can a factor be worked with in the compute type? */
+static inline int FN(held)(double v) { return v == 0 || (fabs(v) >= FN_LEAST_SCALE && fabs(v) <= FN_MOST_SCALE); }
+
 /* ---- the careful way --------------------------------------------------------------------------------------------- */
 
 /* Which power of two brings the largest weight of a cell near one. */
@@ -129,6 +132,12 @@ static void FN(careful_dx)(const fn_job *job, int64_t place, T *dx, int64_t dx_s
   const T mean = ((const T *)job->mean)[cell], rstd = ((const T *)job->spread)[cell];
   const double weight = FN(weight_at)(job, place) * FN(power)(weight_power);
   const double scale = FN(times_power)((double)rstd, -slope->x_power);
+  const T a = (T)((double)rstd * FN(weight_at)(job, place));
+  for (int64_t i = 0; job->fixed && FN(held)((double)a) && i < n; i++) { /* only the sums were not held */
+    const T v = dy[i * dy_step] * a;
+    dx[i * dx_step] = v == v ? v : (T)__builtin_nan("");
+  }
+  if (job->fixed && FN(held)((double)a)) return;
   for (int64_t i = 0; i < n; i++) {
     const double g = (double)dy[i * dy_step] * FN(power)(slope->dy_power) * weight;
     double v = g;
@@ -142,8 +151,6 @@ static void FN(careful_dx)(const fn_job *job, int64_t place, T *dx, int64_t dx_s
 }
 
 /* ---- averages ---------------------------------------------------------------------------------------------------- */
-
-static inline int FN(held)(double v) { return v == 0 || (fabs(v) >= FN_LEAST_SCALE && fabs(v) <= FN_MOST_SCALE); }
 
 /* Sums become the factors of dx and what is added to dweight and dbias. */
 static void FN(settle_cell)(const fn_job *job, int64_t cell, FN(room) *room) {
