@@ -353,7 +353,7 @@ static void FN(normalize_rows)(const fn_job *job, int64_t lo, int64_t hi, void *
     for (int r = 0; r < rows; r++)
       if (by.divisor[r] == by.divisor[r]) FN(divide_run)(job, x[r], dy[r], row + r, 0, n, &by, r, tile, kind);
     for (int r = 0; r < rows && !by.all; r++)
-      if (by.divisor[r] != by.divisor[r]) FN(normalize_careful)(job, row + r, 0, scratch);
+      if (by.divisor[r] != by.divisor[r]) FN(normalize_careful)(job, row + r, 0);
   }
   fn_stream_end();
 }
@@ -378,7 +378,7 @@ static void FN(normalize_columns)(const fn_job *job, int64_t lo, int64_t hi, voi
       FN(divide_strip)(job, x, stride, dy, dy_stride, outer, j, 0, n, cols, &by, out, dy_tile, kind);
     }
     for (int64_t c = 0; c < cols && !by.all; c++)
-      if (by.divisor[c] != by.divisor[c]) FN(normalize_careful)(job, outer, j + c, scratch);
+      if (by.divisor[c] != by.divisor[c]) FN(normalize_careful)(job, outer, j + c);
   }
   fn_stream_end();
 }
@@ -441,6 +441,7 @@ static void FN(normalize_settle)(const fn_job *job, int64_t lo, int64_t hi, void
   const int kind = fn_size_kind(job);
   FN(extents) extents;
   FN(divisors) by;
+  (void)scratch;
   for (int64_t k = lo; k < hi; k++) {
     double size_lo = 0, dot_lo = 0, *sum = FN(part)(job, 0, k);
     FN(no_divisors)(1, &by);
@@ -458,7 +459,7 @@ static void FN(normalize_settle)(const fn_job *job, int64_t lo, int64_t hi, void
       extents.ties[0] = sum[2 * job->state_stride];
       FN(fill_divisors)(job, &extents, 1, &by, kind);
     }
-    if (!by.all) FN(normalize_careful)(job, k / width, k % width, scratch);
+    if (!by.all) FN(normalize_careful)(job, k / width, k % width);
   }
 }
 

@@ -38,25 +38,29 @@ FN_INLINE void FN(respond_of)(T *y, const T *x, const double *end, const double 
   }
 }
 
+static void FN(respond_any)(T *y, const T *x, const double *end, const double *begun, int64_t cols, double alpha,
+                            double k, double least, double beta) {
+  const double none = __builtin_nan("");
+  double base[FN_STRIP], power[FN_STRIP];
+  for (int64_t j = 0; j < cols; j++) base[j] = k + alpha * (end[j] + begun[j]);
+  fn_powers(power, base, cols, beta);
+  FN_IVDEP
+  for (int64_t j = 0; j < cols; j++) {
+    const double sum = end[j] + begun[j], d = power[j], v = (double)x[j] / d;
+    double held = fabs(d) >= 0x1p-900 ? v : none;
+    held = fabs(d) <= 0x1p+900 ? held : none;
+    held = sum >= least ? held : none;
+    y[j] = (T)(sum - sum == 0 ? held : none);
+  }
+}
+
 static void FN(respond)(const fn_job *job, T *y, const T *x, const double *end, const double *begun, int64_t cols) {
   const double alpha = job->alpha, k = job->k, least = FN_TYPE == FN_F64 ? fn_least_sum(job) : 0;
-  switch (fn_response_kind(job)) {
-    case FN_ONE:
-      FN(respond_of)(y, x, end, begun, cols, alpha, k, least, FN_ONE);
-      break;
-    case FN_ONE_HALF:
-      FN(respond_of)(y, x, end, begun, cols, alpha, k, least, FN_ONE_HALF);
-      break;
-    case FN_THREE_QUARTERS:
-      FN(respond_of)(y, x, end, begun, cols, alpha, k, least, FN_THREE_QUARTERS);
-      break;
-    default:
-      for (int64_t j = 0; j < cols; j++) {
-        const double sum = end[j] + begun[j], d = fn_power(k + alpha * sum, job->exponent);
-        const int held = fabs(d) >= 0x1p-900 && fabs(d) <= 0x1p+900 && sum >= least && fn_finite(sum);
-        y[j] = (T)(held ? (double)x[j] / d : __builtin_nan(""));
-      }
-  }
+  const int kind = fn_response_kind(job);
+  if (kind == FN_ONE) FN(respond_of)(y, x, end, begun, cols, alpha, k, least, FN_ONE);
+  if (kind == FN_ONE_HALF) FN(respond_of)(y, x, end, begun, cols, alpha, k, least, FN_ONE_HALF);
+  if (kind == FN_THREE_QUARTERS) FN(respond_of)(y, x, end, begun, cols, alpha, k, least, FN_THREE_QUARTERS);
+  if (kind == FN_ANY_BETA) FN(respond_any)(y, x, end, begun, cols, alpha, k, least, job->exponent);
 }
 
 /* ---- the careful way ----------------------------------------------------------------------------------------------

@@ -8,20 +8,24 @@
 
 /* ---- one channel ------------------------------------------------------------------------------------------------- */
 
-/* slope = dy / base^beta, term = slope * x / base. */
+/* slope = dy / base^beta, term = slope * x / base; by roots, or by `power`. */
 FN_INLINE void FN(respond_back_of)(double *slope, double *term, const T *x, const T *dy, const double *end,
-                                   const double *begun, int64_t cols, double alpha, double k, double least, int kind) {
+                                   const double *begun, const double *power, int64_t cols, double alpha, double k,
+                                   double least, int kind) {
   const double none = __builtin_nan("");
   FN_IVDEP
   for (int64_t j = 0; j < cols; j++) {
     const double sum = end[j] + begun[j], base = k + alpha * sum, root = sqrt(base), v = (double)x[j];
-    const double d = kind == FN_ONE ? base : kind == FN_ONE_HALF ? root : root * sqrt(root), g = (double)dy[j] / d;
+    const double by_root = kind == FN_ONE ? base : kind == FN_ONE_HALF ? root : root * sqrt(root);
+    const double d = kind == FN_ANY_BETA ? power[j] : by_root, g = (double)dy[j] / d;
     const double product = g * v / base, size = fabs(product);
     double lost = (double)dy[j] == 0 ? product : none;
     lost = v == 0 ? product : lost;
     double held = size >= 0x1p-900 ? product : lost;
-    held = base >= 0x1p-300 ? held : none;
-    held = base <= 0x1p+300 ? held : none;
+    held = fabs(base) >= 0x1p-300 ? held : none;
+    held = fabs(base) <= 0x1p+300 ? held : none;
+    held = fabs(d) >= 0x1p-600 ? held : none;
+    held = fabs(d) <= 0x1p+600 ? held : none;
     held = sum >= least ? held : none;
     slope[j] = g;
     term[j] = held;
@@ -31,25 +35,19 @@ FN_INLINE void FN(respond_back_of)(double *slope, double *term, const T *x, cons
 static void FN(respond_back)(const fn_job *job, double *slope, double *term, const T *x, const T *dy, const double *end,
                              const double *begun, int64_t cols) {
   const double alpha = job->alpha, k = job->k, least = FN_TYPE == FN_F64 ? fn_least_sum(job) : 0;
-  switch (fn_response_kind(job)) {
-    case FN_ONE:
-      FN(respond_back_of)(slope, term, x, dy, end, begun, cols, alpha, k, least, FN_ONE);
-      break;
-    case FN_ONE_HALF:
-      FN(respond_back_of)(slope, term, x, dy, end, begun, cols, alpha, k, least, FN_ONE_HALF);
-      break;
-    case FN_THREE_QUARTERS:
-      FN(respond_back_of)(slope, term, x, dy, end, begun, cols, alpha, k, least, FN_THREE_QUARTERS);
-      break;
-    default:
-      for (int64_t j = 0; j < cols; j++) {
-        const double sum = end[j] + begun[j], base = k + alpha * sum, d = fn_power(base, job->exponent);
-        const double v = (double)x[j], g = (double)dy[j] / d, product = g * v / base;
-        int held = fabs(d) >= 0x1p-600 && fabs(d) <= 0x1p+600 && fabs(base) >= 0x1p-300 && fabs(base) <= 0x1p+300;
-        held = held && sum >= least && (fabs(product) >= 0x1p-900 || v == 0 || (double)dy[j] == 0);
-        slope[j] = g;
-        term[j] = held ? product : __builtin_nan("");
-      }
+  const int kind = fn_response_kind(job);
+  double base[FN_STRIP], power[FN_STRIP];
+  if (kind == FN_ANY_BETA) {
+    for (int64_t j = 0; j < cols; j++) base[j] = k + alpha * (end[j] + begun[j]);
+    fn_powers(power, base, cols, job->exponent);
+  }
+  switch (kind) {
+#define FN_CASE(kind)                                                                                                  \
+  case kind:                                                                                                           \
+    FN(respond_back_of)(slope, term, x, dy, end, begun, power, cols, alpha, k, least, kind);                           \
+    break;
+    FN_RESPONSE_KINDS(FN_CASE)
+#undef FN_CASE
   }
 }
 

@@ -59,7 +59,9 @@ static inline fn_wide fn_wide_of(double m, int64_t e) {
   return (fn_wide){m, e + exponent - (tiny ? 54 : 0)};
 }
 
-static inline double fn_narrow_wide(fn_wide v) { return fn_times_two_to(v.m, v.e); }
+static inline double fn_narrow_wide(fn_wide v) {
+  return fn_times_two_to(v.m, v.e < -2000 ? -2000 : v.e > 2000 ? 2000 : v.e);
+}
 static inline fn_wide fn_wide_times(fn_wide a, fn_wide b) { return fn_wide_of(a.m * b.m, a.e + b.e); }
 static inline fn_wide fn_wide_over(fn_wide a, fn_wide b) { return fn_wide_of(a.m / b.m, a.e - b.e); }
 
@@ -86,6 +88,7 @@ static fn_wide fn_wide_power(fn_wide base, double y) {
 
 /* base^beta: by square roots, or any other. */
 enum { FN_ONE, FN_ONE_HALF, FN_THREE_QUARTERS, FN_ANY_BETA };
+#define FN_RESPONSE_KINDS(X) X(FN_ONE) X(FN_ONE_HALF) X(FN_THREE_QUARTERS) X(FN_ANY_BETA)
 static inline int fn_response_kind(const fn_job *job) {
   const double beta = job->exponent;
   return beta == 1 ? FN_ONE : beta == 0.5 ? FN_ONE_HALF : beta == 0.75 ? FN_THREE_QUARTERS : FN_ANY_BETA;
