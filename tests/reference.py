@@ -401,3 +401,146 @@ def assert_gradients(got, want, x, weight):
         assert_layout(gradient, want[name].shape, parameter)
         bound = 6 * eps * want[f"{name}_scale"] + eps_of(parameter) * np.abs(want[name])
         assert_within(gradient, want[name], bound + (2.0**-24 if parameter.itemsize == 2 else 0))
+
+
+# ---- norms of channels: batch, group and instance norm
+
+
+def grouped(x, channel_axis=1, groups=None):
+    """View x as (instances, groups, channels of a group, ...); and the axes that are normalized over.
+
+    Without groups every channel is one by itself, over all instances: batch norm. Instances lie along the first axis
+    that is not the channels'.
+    """
+    x = np.moveaxis(np.asarray(x), channel_axis, 1)
+    parts = (x.shape[1], 1) if groups is None else (groups, x.shape[1] // max(groups, 1))
+    view = x.reshape(x.shape[0], *parts, *x.shape[2:])
+    return view, tuple(a for a in range(view.ndim) if a != 1 and (a or groups is None))
+
+
+def per_channel(values, view):
+    """Values of shape (C,), or a number, broadcast against that view."""
+    wide = np.asarray(values).astype(np.longdouble)
+    return wide.reshape(*view.shape[1:3], *[1] * (view.ndim - 3)) if wide.ndim else wide
+
+
+def ungrouped(view, x, channel_axis=1):
+    """That view's values in the shape of x."""
+    x = np.moveaxis(np.asarray(x), channel_axis, 1)
+    return np.moveaxis(view.reshape(x.shape), 1, channel_axis)
+
+
+def channel_norm(x, weight=None, bias=None, eps=1e-5, *, channel_axis=1, groups=None, where=None, given=None):
+    """Y (0 where it does not count), mean, var and rstd, in extended precision. `given`: the statistics in evaluation.
+
+    Values are taken from the largest that counts, so a large mean costs nothing and a constant becomes exactly bias.
+    """
+    wide, axes = grouped(np.asarray(x).astype(np.longdouble), channel_axis, groups)
+    counts = grouped(np.broadcast_to(True if where is None else where, np.shape(x)), channel_axis, groups)[0]
+    with silent():
+        if given is None:
+            n = counts.sum(axes, keepdims=True)
+            near = np.where(counts, wide, -np.inf).max(axes, keepdims=True, initial=-np.inf)
+            near = np.where(np.isneginf(near), 0, near)
+            left = np.where(counts, wide - near, 0).sum(axes, keepdims=True) / n
+            mean, delta = near + left, np.where(counts, wide - near - left, 0)
+            var = (delta**2).sum(axes, keepdims=True) / n
+        else:
+            mean, var = (per_channel(v, wide) for v in given)
+            delta = np.where(counts, wide - mean, 0)
+        rstd = 1 / np.sqrt(var + np.longdouble(eps))
+        y = np.where(delta == 0, 0, delta * rstd)
+        y = y * (1 if weight is None else per_channel(weight, wide)) + (0 if bias is None else per_channel(bias, wide))
+    y = ungrouped(np.where(counts, y, 0), x, channel_axis)
+    squeezed = (np.squeeze(v, axes) if given is None else np.ravel(v) for v in (mean, var, rstd))
+    return y, *squeezed
+
+
+def updated(running, mean, var, n, momentum=0.1):
+    """Running mean and variance after a batch of n values per channel, from its mean and biased variance."""
+    with silent():
+        fresh = mean, var * (np.asarray(n, np.longdouble) / (np.asarray(n, np.longdouble) - 1))
+        old = (np.asarray(r).astype(np.longdouble) for r in running)
+        return tuple((1 - np.longdouble(momentum)) * r + momentum * f for r, f in zip(old, fresh, strict=True))
+
+
+def channel_norm_backward(
+    dy, x, rstd, weight=None, *, channel_axis=1, groups=None, where=None, y=None, given_mean=None
+):
+    """As norm_backward, for weights per channel. `y`: of a relu; `given_mean`: that of evaluation, a constant."""
+    dy = np.asarray(dy).astype(np.longdouble)
+    with silent():
+        dy = dy if y is None else np.where(np.asarray(y) <= 0, 0, dy)
+    view, axes = grouped(x, channel_axis, groups)
+    slope, counts = (
+        grouped(v, channel_axis, groups)[0] for v in (dy, np.broadcast_to(where is None or where, np.shape(x)))
+    )
+    slope = np.where(counts, slope, 0)
+    with silent():
+        g = slope if weight is None else slope * per_channel(weight, view)
+        found = norm_backward(g, view, rstd, None, axes, counts)
+        xhat = found["xhat"]
+        if given_mean is not None:
+            scale = per_channel(rstd, view)
+            xhat = (view.astype(np.longdouble) - per_channel(given_mean, view)) * scale
+            found["dx"] = np.where(counts, scale * g, 0)
+            found["dx_scale"] = np.abs(found["dx"])
+        others = tuple(a for a in range(view.ndim) if a not in (1, 2))
+        xhat = np.where(counts, xhat, 0)
+        sums = {
+            "dweight": slope * xhat,
+            "dbias": slope,
+            "dweight_scale": np.abs(slope) * (1 + np.abs(xhat)),
+            "dbias_scale": np.abs(slope),
+        }
+        sums = {name: v.sum(others).reshape(-1) for name, v in sums.items()}
+    return (
+        {name: ungrouped(found[name], x, channel_axis) for name in ("dx", "dx_scale")}
+        | sums
+        | {"xhat": ungrouped(xhat, x, channel_axis)}
+    )
+
+
+def assert_channel_norm(got, x, *parameters, channel_axis=1, relu=False, **how):
+    """Check y, mean and rstd as of a layer norm: |y| within NORM_EPS, rstd within 1 ulp (float64: 33 eps).
+
+    The mean is rounded, and before that off by no more than the normalized value may be.
+    """
+    y, mean, rstd = got
+    want, want_mean, want_var, want_rstd = channel_norm(x, *parameters, channel_axis=channel_axis, **how)
+    weight, bias, *_ = *parameters, None, None
+    along = [-1 if a == channel_axis % np.ndim(x) else 1 for a in range(np.ndim(x))]
+    weight, bias = (None if p is None else np.asarray(p, np.float64).reshape(along) for p in (weight, bias))
+    twin = np.size(x) * 2.0**-62
+    assert_normalized(y, x, np.maximum(want, 0) if relu else want, weight, bias, twin_error=twin)
+    compute = np.float64 if result_dtype(x).itemsize == 8 else np.float32
+    eps = eps_of(compute)
+    with silent():
+        bound = eps * np.abs(want_mean) + (0 if "given" in how else NORM_EPS[np.dtype(compute)] * eps / want_rstd)
+    for statistic, exact, off in (
+        (mean, want_mean, bound),
+        (rstd, want_rstd, ((1 if compute == np.float32 else 33) * eps) * want_rstd),
+    ):
+        assert_layout(statistic, exact.shape, compute)
+        assert_within(statistic, exact, off)
+    return want_mean, want_var
+
+
+def assert_updated(running, before, mean, var, n, momentum, dtype):
+    """Check running statistics: each rounds to its dtype; mean and variance of the batch are off as elsewhere.
+
+    The mean by eps |mean| + NORM_EPS eps std, the variance by twice what rstd may be, in the dtype x is computed in.
+    """
+    compute = np.dtype(np.float64 if np.dtype(dtype).itemsize == 8 else np.float32)
+    eps, m = eps_of(compute), abs(momentum)
+    with silent():
+        off = (
+            m * eps * (np.abs(mean) + NORM_EPS[compute] * np.sqrt(var)),
+            m * eps * (2 if compute == np.float32 else 66) * var * n / (n - np.longdouble(1)),
+        )
+    for got, want, was, error in zip(running, updated(before, mean, var, n, momentum), before, off, strict=True):
+        assert got.dtype == was.dtype
+        tiny = 2.0**-24 if got.dtype == np.float16 else 2.0**-149
+        # Two products and a sum in float64 at worst, then one rounding.
+        size = np.abs(np.asarray(was, np.float64)) * abs(1 - momentum) + np.abs(want)
+        assert_within(got, want, error + eps_of(got.dtype) * np.abs(want) + 4 * 2.0**-52 * size + tiny)
