@@ -209,7 +209,9 @@ def draw(curves, epochs, title, path):
         panel.plot(
             epochs * (np.arange(len(losses)) + 0.5) / len(losses), losses, color=color, alpha=0.25, linewidth=0.8
         )
-        panel.plot(np.arange(epochs) + 0.5, per_epoch.mean(1), color=color, linewidth=2.2, label=label)
+        panel.plot(
+            np.arange(epochs) + 0.5, per_epoch.mean(1), "o-", color=color, linewidth=2, markersize=3.5, label=label
+        )
     panel.set_yscale("log")
     panel.set_xlim(0, epochs)
     panel.xaxis.get_major_locator().set_params(integer=True)
