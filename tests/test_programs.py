@@ -47,9 +47,7 @@ def torch_lstm(torch):
             super().__init__()
             units = lstm_layernorm.UNITS
             self.lstm = torch.nn.LSTM(8, units, batch_first=True)
-            torch.nn.init.zeros_(self.lstm.bias_hh_l0).requires_grad_(
-                False
-            )  # its second bias adds nothing to the first
+            torch.nn.init.zeros_(self.lstm.bias_hh_l0).requires_grad_(False)  # a second bias, added to the first
             self.norm = torch.nn.LayerNorm(units)
             self.linear = torch.nn.Linear(units, lstm_layernorm.CLASSES)
 
