@@ -18,15 +18,21 @@ SETTINGS := CC=$(CC) CFLAGS=$(CFLAGS) LDFLAGS=$(LDFLAGS) OPENMP=$(FASTNORM_OPENM
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-peers bench lint lint-c format dist clean FORCE
+.PHONY: help demo demo-mlp demo-lstm test test-peers bench lint lint-c format dist clean FORCE
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
-	@echo "Variables: ARGS (more options for pytest or the demo), CC, PYTHON (the interpreter to start from), VENV,"
+	@echo "Variables: ARGS (more options for pytest or the demos), CC, PYTHON (the interpreter to start from), VENV,"
 	@echo "PEERS=0 (bench without PyTorch), FASTNORM_OPENMP and FASTNORM_SANITIZE (see setup.py)."
 
 demo: $(VENV)/built $(VENV)/group-demo  ## normalize real data side by side with NumPy: a table and a picture
 	@$(BIN)/python examples/compare_with_numpy.py $(ARGS)
+
+demo-mlp: $(VENV)/built $(VENV)/group-demo  ## train a network with and without batch norm: accuracy and loss curves
+	@$(BIN)/python examples/digits_mlp.py $(ARGS)
+
+demo-lstm: $(VENV)/built $(VENV)/group-demo  ## train an LSTM with a layer norm: accuracy and loss curve
+	@$(BIN)/python examples/lstm_layernorm.py $(ARGS)
 
 test: $(VENV)/built $(VENV)/group-test  ## run the tests
 	$(BIN)/python -m pytest tests -m "not peers" $(ARGS)
@@ -59,7 +65,8 @@ dist: $(VENV)/group-dev  ## build the sdist, and the wheel from it, into dist/
 	$(BIN)/python -m build
 
 clean:  ## remove what the other targets made, $(VENV) included
-	rm -rf $(VENV) build dist *.egg-info fastnorm/_ops.c fastnorm/*.so compare_with_numpy.png
+	rm -rf $(VENV) build dist *.egg-info fastnorm/_ops.c fastnorm/*.so
+	rm -f compare_with_numpy.png digits_mlp.png lstm_layernorm.png
 	rm -rf .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -1,6 +1,9 @@
 """The examples run as a user runs them and show what they promise."""
 
+import gzip
+import os
 import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-DEMO = Path(__file__).parents[1] / "examples" / "compare_with_numpy.py"
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+
+import digits_mlp
+
+EXAMPLES = Path(digits_mlp.__file__).parent
+DEMO = EXAMPLES / "compare_with_numpy.py"
 DEMO_JOBS = [
     "photos: mean and variance per channel",
     "photos: the same without clipped pixels",
@@ -25,6 +33,7 @@ import importlib.util, runpy, sys
 import fastnorm
 importlib.util.find_spec = lambda name: None
 sys.argv.pop(0)
+sys.path.insert(0, sys.argv.pop(0))
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
@@ -72,12 +81,187 @@ def test_the_demo_draws_its_picture_and_says_where(demo):
     assert picture.stat().st_size > 10_000
 
 
-def test_the_demo_says_what_is_missing():
-    """In an interpreter without its packages the demo ends with one line instead of a traceback."""
-    run = subprocess.run(
-        [sys.executable, "-c", RUN_WITHOUT_PACKAGES, str(DEMO)], capture_output=True, text=True, check=False
-    )
+@pytest.mark.parametrize(
+    ("program", "missing"),
+    [
+        ("compare_with_numpy", ["scikit-learn", "Pillow", "matplotlib"]),
+        ("digits_mlp", ["scikit-learn", "matplotlib", "tqdm"]),
+        ("lstm_layernorm", ["scikit-learn", "matplotlib", "tqdm"]),
+    ],
+)
+def test_an_example_says_what_is_missing(program, missing):
+    """In an interpreter without its packages it ends with one line instead of a traceback."""
+    command = [sys.executable, "-c", RUN_WITHOUT_PACKAGES, str(EXAMPLES), str(EXAMPLES / f"{program}.py")]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 1
     assert run.stderr.splitlines() == [
-        "This example also needs scikit-learn, Pillow, matplotlib: python -m pip install scikit-learn Pillow matplotlib"
+        f"This example also needs {', '.join(missing)}: python -m pip install {' '.join(missing)}"
     ]
+
+
+def run_program(name, folder, *options):
+    """Run a program that trains; NumPy's matrix products on one thread, lest threads on a busy machine wait in turn."""
+    for package in ("sklearn", "matplotlib", "tqdm"):
+        pytest.importorskip(package)
+    command = [sys.executable, str(EXAMPLES / f"{name}.py"), "--threads", "1", *options]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+# Every program: the accuracy it must reach on held-out digits, the names of its bars, a line that it prints.
+PROGRAMS = {
+    "digits_mlp": (97, ["with batch norm", "without batch norm"], "before them: 360 of 360 predictions unchanged"),
+    "lstm_layernorm": (95, ["LSTM with layer norm"], "1437 pictures of 8x8 pixels to train with, 360 held out"),
+}
+
+
+@pytest.fixture(scope="module", params=PROGRAMS)
+def program(request, tmp_path_factory):
+    """Run a program: its name, the run, the folder."""
+    folder = tmp_path_factory.mktemp(request.param)
+    run = run_program(request.param, folder)
+    assert run.returncode == 0, run.stderr
+    return request.param, run, folder
+
+
+@pytest.mark.slow
+def test_a_program_learns_the_digits(program):
+    name, run, _ = program
+    least, _, line = PROGRAMS[name]
+    percent, right, held_out = re.search(r"held-out accuracy ([\d.]+) % \((\d+) of (\d+)\)", run.stdout).groups()
+    assert int(held_out) == 360
+    assert float(percent) == pytest.approx(100 * int(right) / 360, abs=0.005)
+    assert float(percent) >= least
+    assert f"{line}\n" in run.stdout
+
+
+@pytest.mark.slow
+def test_a_program_shows_how_far_it_is(program):
+    name, run, _ = program
+    for bar in PROGRAMS[name][1]:
+        assert re.search(rf"(^|[\r\n]){bar}: 100%.*loss=", run.stderr)
+    assert "Warning" not in run.stderr
+
+
+@pytest.mark.slow
+def test_a_program_draws_its_loss_and_says_where(program):
+    name, run, folder = program
+    assert run.stdout.rstrip().endswith(f"Picture: {name}.png")
+    picture = folder / f"{name}.png"
+    assert picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert picture.stat().st_size > 10_000
+
+
+@pytest.fixture
+def mnist():
+    """Pictures of 5x4 pixels, one of them white and telling the class, and labels: to train with and held out."""
+    labels = np.arange(40, dtype=np.uint8) % 10
+    images = np.zeros((40, 20), np.uint8)
+    images[np.arange(40), labels] = 255
+    images[:, 19] = np.arange(40)
+    images = images.reshape(40, 5, 4)
+    return {"train": (images[:30], labels[:30]), "t10k": (images[30:], labels[30:])}
+
+
+def idx(array, first=None):
+    """Return an array of bytes as an idx file: type and number of dimensions, the dimensions, the data."""
+    first = 0x800 + array.ndim if first is None else first
+    return struct.pack(f">{1 + array.ndim}I", first, *array.shape) + array.tobytes()
+
+
+def write_mnist(folder, parts, *, gz=False):
+    for part, (images, labels) in parts.items():
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+            path = folder / f"{part}-{kind}-ubyte{'.gz' if gz else ''}"
+            path.write_bytes(gzip.compress(idx(array)) if gz else idx(array))
+
+
+@pytest.mark.parametrize("gz", [False, True], ids=["plain", "gz"])
+def test_mnists_files_are_read(tmp_path, mnist, gz):
+    write_mnist(tmp_path, mnist, gz=gz)
+    data = digits_mlp.load_mnist(tmp_path)
+    for images, labels, part in ((data.x, data.labels, "train"), (data.held_x, data.held_labels, "t10k")):
+        assert images.dtype == np.float32
+        np.testing.assert_array_equal(images, mnist[part][0] / np.float32(255))
+        np.testing.assert_array_equal(labels, mnist[part][1])
+
+
+@pytest.mark.slow
+def test_mnists_files_are_learnt(tmp_path, mnist):
+    """Gzipped or not, the program prints the same; these pictures are so easy that it cannot fail on any."""
+    shown = []
+    for gz in (False, True):
+        folder = tmp_path / f"gz{gz}"
+        folder.mkdir()
+        write_mnist(folder, mnist, gz=gz)
+        options = ("--mnist", str(folder), "--epochs", "30", "--batch", "10", "--output", "curves.png")
+        run = run_program("digits_mlp", tmp_path, *options)
+        assert run.returncode == 0, run.stderr
+        shown.append(run.stdout)
+    assert shown[0] == shown[1]
+    assert "MNIST: 30 pictures of 5x4 pixels to train with, 10 held out\n" in shown[0]
+    assert "\nwith batch norm: held-out accuracy 100.00 % (10 of 10)\n" in shown[0]
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def change(file, edit):
+    def damage(folder):
+        path = folder / file
+        path.write_bytes(edit(path.read_bytes()))
+
+    return damage
+
+
+def compress_half(folder):
+    path = folder / "train-labels-idx1-ubyte"
+    packed = gzip.compress(path.read_bytes())
+    path.unlink()
+    (folder / "train-labels-idx1-ubyte.gz").write_bytes(packed[: len(packed) // 2])
+
+
+IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+DAMAGES = {
+    "missing": (lambda folder: (folder / LABELS).unlink(), f"neither {LABELS} nor {LABELS}.gz is there"),
+    "empty": (change(LABELS, lambda _: b""), f"{LABELS}: 0 bytes, shorter than the 8 bytes of its header"),
+    "half_a_header": (change(IMAGES, lambda b: b[:10]), f"{IMAGES}: 10 bytes, shorter than the 16 bytes"),
+    "text": (change(IMAGES, lambda _: b"<!DOCTYPE html><html>"), "begins with 0x3c21444f, expected 0x00000803"),
+    "labels_for_pictures": (change(IMAGES, lambda b: idx(np.zeros(30, np.uint8)) + b[:8]), "expected 0x00000803"),
+    "truncated": (change(IMAGES, lambda b: b[:-1]), "615 bytes, but 16 \\+ 30x5x4 are announced"),
+    "too_long": (change(LABELS, lambda b: b + b"\0"), "39 bytes, but 8 \\+ 30 are announced"),
+    "too_few_labels": (change(LABELS, lambda _: idx(np.zeros(29, np.uint8))), "30 pictures but 29 labels in train"),
+    "label_10": (change(LABELS, lambda b: b[:-1] + b"\x0a"), "the label 10 in train-\\*, expected 0 to 9"),
+    "other_size": (change(IMAGES, lambda _: idx(np.zeros((30, 4, 4), np.uint8))), "to train with, of .* to test"),
+    "half_a_gz": (compress_half, f"{LABELS}.gz: damaged gzip file"),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGES.values(), ids=DAMAGES)
+def test_damaged_files_of_mnist_are_refused(tmp_path, mnist, damage, message):
+    write_mnist(tmp_path, mnist)
+    damage(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        digits_mlp.load_mnist(tmp_path)
+
+
+def test_no_picture_is_refused(tmp_path, mnist):
+    empty = (np.zeros((0, 5, 4), np.uint8), np.zeros(0, np.uint8))
+    write_mnist(tmp_path, mnist | {"t10k": empty})
+    with pytest.raises(ValueError, match=r"pictures of shape \(0, 5, 4\) in t10k"):
+        digits_mlp.load_mnist(tmp_path)
+
+
+def test_a_refused_folder_is_one_line(tmp_path):
+    run = run_program("digits_mlp", tmp_path, "--mnist", "nowhere")
+    assert run.returncode == 1
+    assert run.stderr.splitlines() == ["digits_mlp.py: nowhere: no such folder"]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_options_are_explained(tmp_path, name):
+    shown = run_program(name, tmp_path, "--help").stdout
+    for option in ("--epochs", "--batch", "--rate", "--seed", "--threads", "--output"):
+        assert re.search(rf"{option} [A-Z]+ +[a-z]", shown)
+    for options in (("--batch", "1"), ("--rate", "0"), ("--epochs", "none")):
+        run = run_program(name, tmp_path, *options)
+        assert run.returncode == 2
+        assert f"error: argument {options[0]}: " in run.stderr
