@@ -133,11 +133,11 @@ static void FN(careful_dx)(const fn_job *job, int64_t place, T *dx, int64_t dx_s
   const double weight = FN(weight_at)(job, place) * FN(power)(weight_power);
   const double scale = FN(times_power)((double)rstd, -slope->x_power);
   const T a = (T)((double)rstd * FN(weight_at)(job, place));
-  for (int64_t i = 0; job->fixed && FN(held)((double)a) && i < n; i++) { /* only the sums were not held */
+  for (int64_t i = 0; job->given && FN(held)((double)a) && i < n; i++) { /* only the sums were not held */
     const T v = dy[i * dy_step] * a;
     dx[i * dx_step] = v == v ? v : (T)__builtin_nan("");
   }
-  if (job->fixed && FN(held)((double)a)) return;
+  if (job->given && FN(held)((double)a)) return;
   for (int64_t i = 0; i < n; i++) {
     const double g = (double)dy[i * dy_step] * FN(power)(slope->dy_power) * weight;
     double v = g;
