@@ -244,8 +244,8 @@ static void FN(apply_shared)(T *y, const T *x, T weight, T bias, int64_t n, cons
   for (int64_t i = 0; !held && i < n; i++) y[i] = y[i] * weight + bias;
 }
 
-/* Applies parameters number r to `n` loaded elements of row `outer`, number `start` on. */
-static void FN(apply_run)(const fn_job *job, const T *x, int64_t outer, int64_t start, int64_t n,
+/* Applies parameters number r to `n` loaded elements of row `outer`, number `start` on, and asks for those at `ahead`. */
+static void FN(apply_run)(const fn_job *job, const T *x, const T *ahead, int64_t outer, int64_t start, int64_t n,
                           const FN(params) *params, int r, T *tile, uint8_t *counts) {
   const int direct = FN(native)(&job->array[FN_Y]) && FN(in_line)(job, FN_Y), shifted = params->with_shift;
   const int plain = shifted || FN(affine_is_plain)(job), shared = !plain && fn_step(job, FN_P) == 0;
@@ -257,7 +257,7 @@ static void FN(apply_run)(const fn_job *job, const T *x, int64_t outer, int64_t 
   T *y = direct ? (T *)(void *)y_base + start : tile;
   if (plain) {
     const T *weights = weight ? weight + start : NULL, *biases = bias ? bias + start : NULL;
-    FN(apply_to_rows)(&y, &x, &x, &x, 1, weights, biases, n, params, r, past_cache);
+    FN(apply_to_rows)(&y, &x, &ahead, &ahead, 1, weights, biases, n, params, r, past_cache);
   } else if (!shared) {
     FN(apply_to_rows)(&y, &x, &x, &x, 1, NULL, NULL, n, params, r, 0);
   }
@@ -281,6 +281,15 @@ static void FN(apply_run)(const fn_job *job, const T *x, int64_t outer, int64_t 
 
 FN_INLINE void FN(apply_across_of_kind)(T *y, const T *x, int64_t n, const T *center, const T *center_lo,
                                         const T *scale, const T *shift, T weight, T bias, int kind) {
+#define FN_LOAD(from) (*(const FN(loose_vector) *)(const void *)((from) + i))
+  for (int64_t i = 0; kind & FN_PAST_CACHE && i < n; i += FN(WIDTH)) {
+    FN(vector) v;
+    FN_AFFINE(v, FN_LOAD(x), FN_LOAD(center), FN_LOAD(center_lo), FN_LOAD(scale), FN_LOAD(shift), weight, bias, kind);
+    if (kind & FN_WITH_RELU) v = FN(rectified_vector)(v);
+    fn_store_past_cache(y + i, &v);
+  }
+#undef FN_LOAD
+  if (kind & FN_PAST_CACHE) return;
   FN_IVDEP
   for (int64_t i = 0; i < n; i++) {
     T v;
@@ -289,17 +298,17 @@ FN_INLINE void FN(apply_across_of_kind)(T *y, const T *x, int64_t n, const T *ce
   }
 }
 
-/* One row of a strip, from column `from` on. */
+/* One row of a strip, from column `from` on; past the cache only whole lines. */
 static void FN(apply_across)(T *y, const T *x, int64_t n, const FN(params) *params, int64_t from, const T *weight,
-                             const T *bias) {
+                             const T *bias, int past_cache) {
   const T *center = params->center + from, *center_lo = params->center_lo + from, *scale = params->scale + from;
   const T *shift = params->shift + from;
-  switch (FN(kind_of)(params, weight, bias, 0)) {
+  switch (FN(kind_of)(params, weight, bias, past_cache)) {
 #define FN_CASE(kind)                                                                                                  \
   case kind:                                                                                                           \
     FN(apply_across_of_kind)(y, x, n, center, center_lo, scale, shift, weight ? *weight : 1, bias ? *bias : 0, kind);  \
     break;
-    FN_KINDS_IN_CACHE(FN_CASE)
+    FN_KINDS(FN_CASE)
 #undef FN_CASE
   }
 }
@@ -318,24 +327,18 @@ static void FN(repeat_params)(FN(params) *params, int64_t cols, int64_t wide, in
 
 /* Dense rows without an affine part along them follow each other as one run, worked on several rows at a time, from a
  * cache line of y on. */
-static void FN(apply_dense)(const T *x, T *y, int64_t n, int64_t cols, FN(params) *params, int stream, T *tile) {
-  const int64_t wide = cols * fn_group_rows(cols), block = stream ? FN_TILE / wide * wide : n;
-  const int64_t head = stream ? 0 : (int64_t)((-(uintptr_t)y & 63) / sizeof(T));
-  if (head > 0 && head < cols && head < n) {
-    FN(apply_across)(y, x, head, params, 0, NULL, NULL);
-    FN(repeat_params)(params, cols, wide, head);
-    x += head, y += head, n -= head;
-  } else {
-    FN(repeat_params)(params, cols, wide, 0);
-  }
-  for (int64_t start = 0; start < n; start += block) {
-    const int64_t end = n - start < block ? n : start + block;
-    T *to = stream ? tile : y + start;
-    for (int64_t i = start; i < end; i += wide) {
-      for (int64_t k = 0; k < wide; k += FN(LINE)) __builtin_prefetch((const void *)((uintptr_t)(x + i + k) + 8192));
-      FN(apply_across)(to + (i - start), x + i, end - i < wide ? end - i : wide, params, 0, NULL, NULL);
-    }
-    if (stream) fn_stream((char *)(y + start), (const char *)tile, (end - start) * (int64_t)sizeof(T));
+static void FN(apply_dense)(const T *x, T *y, int64_t n, int64_t cols, FN(params) *params, int stream) {
+  const int64_t wide = cols * fn_group_rows(cols);
+  const int64_t head = (int64_t)((-(uintptr_t)y & 63) / sizeof(T)), first = head < cols && head < n ? head : 0;
+  FN(apply_across)(y, x, first, params, 0, NULL, NULL, 0);
+  FN(repeat_params)(params, cols, wide, first);
+  x += first, y += first, n -= first;
+  for (int64_t i = 0; i < n; i += wide) {
+    const int64_t count = n - i < wide ? n - i : wide;
+    const int64_t lines = stream && ((uintptr_t)(y + i) & 63) == 0 ? count - count % FN(LINE) : 0;
+    for (int64_t k = 0; k < wide; k += FN(LINE)) __builtin_prefetch((const void *)((uintptr_t)(x + i + k) + 8192));
+    FN(apply_across)(y + i, x + i, lines, params, 0, NULL, NULL, 1);
+    FN(apply_across)(y + i + lines, x + i + lines, count - lines, params, lines, NULL, NULL, 0);
   }
 }
 
@@ -395,7 +398,7 @@ static void FN(apply_strip)(const fn_job *job, const T *x, int64_t stride, int64
   const T *weight = params->with_shift ? NULL : job->weight, *bias = params->with_shift ? NULL : job->bias;
   char *y_base = fn_base(job, FN_Y, outer, j);
   if (in_line && stride == cols && y_step == cols * size && params->all && !weight && !bias && !touched_up) {
-    FN(apply_dense)(x, (T *)(void *)(y_base + start * y_step), rows * cols, cols, params, job->stream, tile);
+    FN(apply_dense)(x, (T *)(void *)(y_base + start * y_step), rows * cols, cols, params, job->stream);
     return;
   }
   int64_t where_stride = 0;
@@ -417,7 +420,7 @@ static void FN(apply_strip)(const fn_job *job, const T *x, int64_t stride, int64
       if (each)
         FN(apply_spread)(y, x_c, end - c, params, c, row_weights + c, row_biases + c);
       else
-        FN(apply_across)(y, x_c, end - c, params, c, weight ? weight + p : NULL, bias ? bias + p : NULL);
+        FN(apply_across)(y, x_c, end - c, params, c, weight ? weight + p : NULL, bias ? bias + p : NULL, 0);
       if (touched_up) FN(touch_up)(job, y, where ? where + i * where_stride + c : NULL, end - c);
       if (!direct && !params->all) FN(scatter_run)(to + c * across, y, 1, across, job->array[FN_Y].dtype);
     }

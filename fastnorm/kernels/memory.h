@@ -143,7 +143,6 @@ enum {
   X((stores) | FN_WITH_SHIFT | FN_WITH_LO)                                                                             \
   X((stores) | FN_WITH_SHIFT | FN_WITH_RELU)                                                                           \
   X((stores) | FN_WITH_SHIFT | FN_WITH_RELU | FN_WITH_LO)
-#define FN_KINDS_IN_CACHE(X) FN_KINDS_OF(X, 0)
 #define FN_KINDS(X) FN_KINDS_OF(X, 0) FN_KINDS_OF(X, FN_PAST_CACHE)
 
 static inline int fn_kind(int with_lo, int at_zero, const void *weight, const void *bias, int past_cache) {

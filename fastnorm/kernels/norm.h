@@ -131,7 +131,7 @@ static void FN(norm_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scrat
     }
     for (int r = 0; r < rows; r++) {
       if (params.scale[r] == params.scale[r])
-        FN(apply_run)(job, x[r], row + r, 0, n, &params, r, tile, (uint8_t *)spare);
+        FN(apply_run)(job, x[r], ahead[r], row + r, 0, n, &params, r, tile, (uint8_t *)spare);
       else
         FN(norm_careful)(job, row + r, 0, tile);
     }
@@ -172,7 +172,7 @@ static void FN(apply_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scra
     FN(params_of)(job, job->state + p, job->state_stride, 1, p, 1, &params);
     if (!params.all) continue;
     const T *x = FN(load)(job, job->source, fn_base(job, job->source, row, 0), start, n, x_tile);
-    FN(apply_run)(job, x, row, start, n, &params, 0, tile, (uint8_t *)spare);
+    FN(apply_run)(job, x, x, row, start, n, &params, 0, tile, (uint8_t *)spare);
   }
   fn_stream_end();
 }
