@@ -179,6 +179,38 @@ static void FN(chunk_row)(const fn_job *job, const T *x, int64_t n, double *stat
   if (job->extrema) FN(extremes)(x, 1, n, 1, state + FN_MIN * state_stride, state + FN_MAX * state_stride);
 }
 
+/* The same of n elements from number `start` on that lie in memory as runs, one after the other. Returns whether that
+ * was enough: not for a constant, nor where sums are not finite. */
+static int FN(chunk_runs)(const fn_job *job, const char *base, int64_t start, int64_t n, T *tile, double *state,
+                          int64_t state_stride) {
+  const int64_t few = fn_sample_size(n / 16, 8);
+  const double count = (double)n;
+  double g = 0, s = 0, q = 0;
+  for (int64_t k = 0; k < 16; k++) {
+    const T *x = FN(load)(job, job->source, base, start + k * (n - few) / 15, few, tile);
+    double sum = 0;
+    for (int64_t i = 0; i < few; i++) sum += (double)x[i];
+    g += sum / (double)few;
+  }
+  g /= 16;
+  for (int visit = 0; visit < 2; visit++) {
+    s = q = 0;
+    for (int64_t at = 0; at < n;) {
+      const fn_run run = fn_next_run(job, job->source, start + at, n - at);
+      double run_s, run_q;
+      FN(sum_row)(FN(load)(job, job->source, base, start + at, run.count, tile), run.count, g, &run_s, &run_q);
+      s += run_s;
+      q += run_q;
+      at += run.count;
+    }
+    if (!fn_missed(count, s, q, 128)) break;
+    g += s / count;
+  }
+  if (q == 0 || !fn_finite(q - s * (s / count))) return 0;
+  FN(conclude)(NULL, 1, NULL, n, 1, &count, &g, &s, &q, state, state_stride);
+  return 1;
+}
+
 /* Rows that are worked on side by side must lie side by side: in memory, or now in `tile`. */
 static const T *FN(close_up)(const T *x, int64_t *stride, int64_t n, int64_t cols, T *tile) {
   if (*stride == cols) return x;
@@ -236,9 +268,11 @@ static void FN(chunk)(const fn_job *job, int64_t outer, int64_t j, int64_t start
     int64_t stride;
     const T *x = FN(load_columns)(job, job->source, base, start, n, cols, scratch, &stride);
     FN(chunk_columns)(job, x, stride, n, cols, scratch, state, state_stride);
-  } else {
-    FN(chunk_row)(job, FN(load)(job, job->source, base, start, n, scratch), n, state, state_stride);
+    return;
   }
+  const int runs = fn_is_shifted(job) && job->stretch[FN_X] < job->n && n >= 16;
+  if (runs && FN(chunk_runs)(job, base, start, n, scratch, state, state_stride)) return;
+  FN(chunk_row)(job, FN(load)(job, job->source, base, start, n, scratch), n, state, state_stride);
 }
 
 static void FN(moments_chunks)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
