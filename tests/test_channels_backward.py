@@ -275,6 +275,16 @@ def test_more_samples_than_are_worked_on_at_once(dtype):
         assert part[0].tobytes() == whole[0][:half].tobytes()
 
 
+def test_more_chunks_than_are_folded_at_once():
+    for shape in ((1, 2, 64 * 32768 + 12345), (64 * 65536 + 77, 2)):
+        dy, x, weight = problem(shape, np.float32)
+        with fastnorm.threads(1):
+            want = check("batch", dy, x, weight)
+        mean, rstd = saved("batch", x)
+        with fastnorm.threads(3):
+            assert same(call("batch", dy, x, mean, rstd, weight), want)
+
+
 # ---- against differences of the forward function
 
 
