@@ -15,7 +15,7 @@ from memory import garbage, guarded, place
 
 import fastnorm
 
-SHAPES = [(4, 3), (40, 7), (300, 6), (70, 64), (1025, 18), (70, 600), (2100, 520), (5, 1), (3000, 3), (9000, 2)]
+SHAPES = [(4, 3), (40, 7), (300, 6), (70, 64), (1025, 18), (70, 600), (1050, 520), (5, 1), (3000, 3), (9000, 2)]
 SHAPES += [(8, 4, 14, 14), (8, 16, 7, 7), (3, 6, 2, 3), (2, 4, 64), (2, 3, 4100), (5, 18, 70), (3, 4, 3, 5, 7)]
 SMALL = [(70, 8), (9, 6, 10), (3, 4, 65), (3, 4, 6, 12), (40, 6, 3, 3), (2, 4, 700)]
 FEW = [(5, 2), (3, 4, 3), (2, 4, 2, 2)]
@@ -264,7 +264,7 @@ def test_empty_arrays(dtype):
 
 
 def test_more_samples_than_are_worked_on_at_once(dtype):
-    for shape, groups in (((1100, 64, 2), 4), ((70000, 1, 3), 1), ((9000, 8, 64), 2)):
+    for shape, groups in (((1100, 64, 2), 4), ((17000, 1, 3), 1), ((2500, 8, 64), 2)):
         dy, x, weight = problem(shape, dtype)
         check("instance", dy, x, weight)
         check(f"group {groups}", dy, x, weight)
@@ -273,6 +273,17 @@ def test_more_samples_than_are_worked_on_at_once(dtype):
         half = len(x) // 2
         part = call("instance", dy[:half], x[:half], mean[:half], rstd[:half], weight)
         assert part[0].tobytes() == whole[0][:half].tobytes()
+
+
+@pytest.mark.slow
+def test_more_chunks_than_are_folded_at_once():
+    for shape in ((1, 2, 64 * 32768 + 12345), (64 * 65536 + 77, 2)):
+        dy, x, weight = problem(shape, np.float32)
+        with fastnorm.threads(1):
+            want = check("batch", dy, x, weight)
+        mean, rstd = saved("batch", x)
+        with fastnorm.threads(3):
+            assert same(call("batch", dy, x, mean, rstd, weight), want)
 
 
 # ---- against differences of the forward function
@@ -515,7 +526,7 @@ def test_a_channel_where_nothing_counts_has_no_gradient(dtype):
 # ---- bits
 
 
-BITS = [*SMALL, (130, 64), (40, 1030), (9000, 3), (2100, 520), (16, 18, 14, 14), (4, 2, 40000), (3, 64, 8, 8)]
+BITS = [*SMALL, (130, 64), (40, 1030), (9000, 3), (1050, 520), (16, 18, 14, 14), (4, 2, 40000), (3, 64, 8, 8)]
 
 
 def everything(place_at=0):
@@ -590,7 +601,7 @@ def test_unaligned_and_swapped_bytes_change_no_bit(dtype):
 
 @pytest.mark.usefixtures("stores")
 def test_dx_may_replace_dy_or_x(dtype):
-    for shape, axis, norm in each_norm([*SMALL, (2100, 520), (8, 16, 14, 14), (4, 2, 40000)]):
+    for shape, axis, norm in each_norm([*SMALL, (1050, 520), (8, 16, 14, 14), (4, 2, 40000)]):
         dy, x, weight = problem(shape, dtype, axis)
         x.reshape(-1)[0] = 1e30  # one channel goes the careful way
         mean, rstd = saved(norm, x, axis)

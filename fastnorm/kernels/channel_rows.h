@@ -155,7 +155,7 @@ static void FN(flush)(FN(stream) *stream, const T *tile) {
 /* dx of a chunk. */
 static void FN(dx_of_runs)(const fn_job *job, const FN(runs) *runs, int64_t start, int64_t end, FN(room) *room) {
   const T *factors = job->factors;
-  FN(stream) stream = {NULL, 0};
+  FN(stream) stream = {runs->dx[0], 0};
   FN(piece) piece;
   for (int64_t at = start; at < end; at += piece.count) {
     FN(next_piece)(job, at, end, FN(LINE) / 2, &piece);
