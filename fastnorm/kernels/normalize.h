@@ -29,53 +29,56 @@ static inline double FN(kept_product)(double a, double b) {
 
 /* ---- sums -------------------------------------------------------------------------------------------------------- */
 
-/* Sums of n contiguous elements. */
+/* Four elements join each lane. */
+FN_INLINE void FN(measure_four)(const T *x, const T *dy, double *size, double *dot, double *ties, int kind) {
+  enum { L = FN_LANES };
+  for (int l = 0; l < L; l++) {
+    const double v0 = (double)x[l], v1 = (double)x[L + l], v2 = (double)x[2 * L + l], v3 = (double)x[3 * L + l];
+    if (kind & FN_LARGEST) {
+      fn_meet(v0, size + l, ties + l, kind);
+      fn_meet(v1, size + l, ties + l, kind);
+      fn_meet(v2, size + l, ties + l, kind);
+      fn_meet(v3, size + l, ties + l, kind);
+    } else {
+      size[l] += (fn_size(v0, kind) + fn_size(v1, kind)) + (fn_size(v2, kind) + fn_size(v3, kind));
+    }
+    if (kind & FN_WITH_SLOPE)
+      dot[l] += (FN(kept_product)(v0, (double)dy[l]) + FN(kept_product)(v1, (double)dy[L + l])) +
+                (FN(kept_product)(v2, (double)dy[2 * L + l]) + FN(kept_product)(v3, (double)dy[3 * L + l]));
+  }
+}
+
+/* Lanes of n contiguous elements; sums go to their totals every FN_FLUSH elements. */
 FN_INLINE void FN(measure_row_of)(const T *x, const T *dy, int64_t n, double *size, double *dot, double *ties,
                                   int kind) {
   enum { L = FN_LANES };
-  double sizes[L] = {0}, dots[L] = {0}, met[L] = {0}, size_totals[L] = {0}, dot_totals[L] = {0};
+  double sizes[L] = {0}, dots[L] = {0}, met[L] = {0};
+  for (int l = 0; l < L; l++) size[l] = dot[l] = 0;
   for (int64_t from = 0; from < n; from += FN_FLUSH) {
-    const int64_t count = n - from < FN_FLUSH ? n - from : FN_FLUSH;
-    T rest_x[4 * L] = {0}, rest_dy[4 * L] = {0};
-    for (int64_t i = 0; i < count; i += 4 * L) {
-      const T *a = x + from + i, *b = kind & FN_WITH_SLOPE ? dy + from + i : rest_dy;
-      if (count - i < 4 * L) {
-        memcpy(rest_x, a, (size_t)(count - i) * sizeof(T));
-        if (kind & FN_WITH_SLOPE) memcpy(rest_dy, b, (size_t)(count - i) * sizeof(T));
-        a = rest_x;
-        b = rest_dy;
-      }
-      for (int l = 0; l < L; l++) {
-        const double v0 = (double)a[l], v1 = (double)a[L + l], v2 = (double)a[2 * L + l], v3 = (double)a[3 * L + l];
-        if (kind & FN_LARGEST) {
-          fn_meet(v0, sizes + l, met + l, kind);
-          fn_meet(v1, sizes + l, met + l, kind);
-          fn_meet(v2, sizes + l, met + l, kind);
-          fn_meet(v3, sizes + l, met + l, kind);
-        } else {
-          sizes[l] += (fn_size(v0, kind) + fn_size(v1, kind)) + (fn_size(v2, kind) + fn_size(v3, kind));
-        }
-        if (kind & FN_WITH_SLOPE)
-          dots[l] += (FN(kept_product)(v0, (double)b[l]) + FN(kept_product)(v1, (double)b[L + l])) +
-                     (FN(kept_product)(v2, (double)b[2 * L + l]) + FN(kept_product)(v3, (double)b[3 * L + l]));
-      }
+    const int64_t end = n - from < FN_FLUSH ? n : from + FN_FLUSH;
+    int64_t i = from;
+    for (; i + 4 * L <= end; i += 4 * L)
+      FN(measure_four)(x + i, kind & FN_WITH_SLOPE ? dy + i : x, sizes, dots, met, kind);
+    if (i < end) { /* zeros change nothing */
+      T rest[4 * L] = {0}, rest_dy[4 * L] = {0};
+      memcpy(rest, x + i, (size_t)(end - i) * sizeof(T));
+      if (kind & FN_WITH_SLOPE) memcpy(rest_dy, dy + i, (size_t)(end - i) * sizeof(T));
+      FN(measure_four)(rest, rest_dy, sizes, dots, met, kind);
     }
     for (int l = 0; l < L; l++) {
-      if (!(kind & FN_LARGEST)) {
-        size_totals[l] += sizes[l];
-        sizes[l] = 0;
-      }
-      dot_totals[l] += dots[l];
+      if (!(kind & FN_LARGEST)) size[l] += sizes[l];
+      if (!(kind & FN_LARGEST)) sizes[l] = 0;
+      if (kind & FN_WITH_SLOPE) dot[l] += dots[l];
       dots[l] = 0;
     }
   }
-  *dot = fn_fold(dot_totals);
-  if (!(kind & FN_LARGEST)) {
-    *size = fn_fold(size_totals);
-    *ties = 0;
-    return;
-  }
-  for (int l = 1; l < L; l++) fn_join_ties(sizes, met, sizes[l], met[l], kind);
+  *ties = 0;
+  if (!(kind & FN_LARGEST)) return;
+  FN_IVDEP
+  for (int l = 0; l < L / 2; l++) fn_join_ties(sizes + l, met + l, sizes[L / 2 + l], met[L / 2 + l], kind);
+  FN_IVDEP
+  for (int l = 0; l < L / 4; l++) fn_join_ties(sizes + l, met + l, sizes[L / 4 + l], met[L / 4 + l], kind);
+  for (int l = 1; l < L / 4; l++) fn_join_ties(sizes, met, sizes[l], met[l], kind);
   *size = sizes[0];
   *ties = met[0];
 }
@@ -130,11 +133,22 @@ FN_INLINE void FN(measure_columns_of)(const T *x, int64_t stride, const T *dy, i
   }
 }
 
-static void FN(measure_row)(const T *x, const T *dy, int64_t n, double *size, double *dot, double *ties, int kind) {
+FN_INLINE void FN(measure_rows_of)(const T *const *x, const T *const *dy, int rows, int64_t n, FN(extents) *to,
+                                   int kind) {
+  double size[FN(BATCH)][FN_LANES], dot[FN(BATCH)][FN_LANES];
+  for (int r = 0; r < rows; r++) FN(measure_row_of)(x[r], dy[r], n, size[r], dot[r], to->ties + r, kind);
+  if (!(kind & FN_LARGEST)) FN_FOLD_LANES(double, size, rows, to->size, 1);
+  for (int r = 0; kind & FN_LARGEST && r < rows; r++) to->size[r] = size[r][0];
+  if (kind & FN_WITH_SLOPE) FN_FOLD_LANES(double, dot, rows, to->dot, 1);
+  for (int r = 0; !(kind & FN_WITH_SLOPE) && r < rows; r++) to->dot[r] = 0;
+}
+
+/* Sums of some rows. */
+static void FN(measure_rows)(const T *const *x, const T *const *dy, int rows, int64_t n, FN(extents) *to, int kind) {
   switch (kind) {
 #define FN_CASE(kind)                                                                                                  \
   case kind:                                                                                                           \
-    FN(measure_row_of)(x, dy, n, size, dot, ties, kind);                                                               \
+    FN(measure_rows_of)(x, dy, rows, n, to, kind);                                                                     \
     break;
     FN_SIZE_KINDS(FN_CASE)
 #undef FN_CASE
@@ -341,8 +355,7 @@ static void FN(normalize_rows)(const fn_job *job, int64_t lo, int64_t hi, void *
     if (kind & FN_ANY_POWER) {
       FN(no_divisors)(rows, &by);
     } else {
-      for (int r = 0; r < rows; r++)
-        FN(measure_row)(x[r], dy[r], n, extents.size + r, extents.dot + r, extents.ties + r, kind);
+      FN(measure_rows)(x, dy, rows, n, &extents, kind);
       FN(fill_divisors)(job, &extents, rows, &by, kind);
     }
     if (in_tile && by.all) {
@@ -425,7 +438,7 @@ static void FN(normalize_parts)(const fn_job *job, int64_t lo, int64_t hi, void 
         } else {
           dy = x = FN(load)(job, FN_X, x_base, i, rows, tile);
           if (with_slope) dy = FN(load)(job, FN_Z, dy_base, i, rows, dy_tile);
-          FN(measure_row)(x, dy, rows, extents.size, extents.dot, extents.ties, kind);
+          FN(measure_rows)(&x, &dy, 1, rows, &extents, kind);
         }
         for (int64_t c = 0; c < cols; c++)
           FN(join_parts)(to + c, to + stride_of_state + c, to + 2 * stride_of_state + c, extents.size[c],

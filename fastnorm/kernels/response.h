@@ -39,9 +39,8 @@ FN_INLINE void FN(respond_of)(T *y, const T *x, const double *end, const double 
 }
 
 static void FN(respond_any)(T *y, const T *x, const double *end, const double *begun, int64_t cols, double alpha,
-                            double k, double least, double beta) {
+                            double k, double least, double beta, double *base, double *power) {
   const double none = __builtin_nan("");
-  double base[FN_STRIP], power[FN_STRIP];
   for (int64_t j = 0; j < cols; j++) base[j] = k + alpha * (end[j] + begun[j]);
   fn_powers(power, base, cols, beta);
   FN_IVDEP
@@ -54,13 +53,15 @@ static void FN(respond_any)(T *y, const T *x, const double *end, const double *b
   }
 }
 
-static void FN(respond)(const fn_job *job, T *y, const T *x, const double *end, const double *begun, int64_t cols) {
+/* `spare`: room for two numbers of each column. */
+static void FN(respond)(const fn_job *job, T *y, const T *x, const double *end, const double *begun, int64_t cols,
+                        double *spare) {
   const double alpha = job->alpha, k = job->k, least = FN_TYPE == FN_F64 ? fn_least_sum(job) : 0;
   const int kind = fn_response_kind(job);
   if (kind == FN_ONE) FN(respond_of)(y, x, end, begun, cols, alpha, k, least, FN_ONE);
   if (kind == FN_ONE_HALF) FN(respond_of)(y, x, end, begun, cols, alpha, k, least, FN_ONE_HALF);
   if (kind == FN_THREE_QUARTERS) FN(respond_of)(y, x, end, begun, cols, alpha, k, least, FN_THREE_QUARTERS);
-  if (kind == FN_ANY_BETA) FN(respond_any)(y, x, end, begun, cols, alpha, k, least, job->exponent);
+  if (kind == FN_ANY_BETA) FN(respond_any)(y, x, end, begun, cols, alpha, k, least, job->exponent, spare, spare + cols);
 }
 
 /* ---- the careful way ----------------------------------------------------------------------------------------------
@@ -111,7 +112,8 @@ static void FN(response_columns)(const fn_job *job, int64_t lo, int64_t hi, void
     char *base = fn_base(job, FN_Y, outer, j);
     fn_windows squares;
     /* The channels of the window; before the first and behind the last, zeros. */
-    T *kept = (T *)(void *)fn_windows_begin(&squares, width, cols, scratch), *tile = kept + width * cols;
+    double *spare = fn_windows_begin(&squares, width, cols, scratch);
+    T *kept = (T *)(void *)(spare + 2 * cols), *tile = kept + width * cols;
     memset(kept, 0, (size_t)(width * cols) * sizeof(T));
     for (int64_t t = 0; t < channels + job->after; t++) {
       double *terms = fn_window_terms(&squares, t);
@@ -131,7 +133,7 @@ static void FN(response_columns)(const fn_job *job, int64_t lo, int64_t hi, void
         const T *x = kept + channel % width * cols;
         char *y_to = base + fn_along(job, FN_Y, channel);
         T *y = in_line && !job->stream ? (T *)(void *)y_to : tile;
-        FN(respond)(job, y, x, end, begun, cols);
+        FN(respond)(job, y, x, end, begun, cols, spare);
         for (int64_t c = 0; c < cols; c++)
           if (y[c] != y[c]) y[c] = FN(careful_response)(job, (double)x[c], kept + c, cols, width);
         if (in_line && job->stream)

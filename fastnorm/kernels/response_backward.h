@@ -8,16 +8,15 @@
 
 /* ---- one channel ------------------------------------------------------------------------------------------------- */
 
-/* slope = dy / base^beta, term = slope * x / base; by roots, or by `power`. */
+/* slope = dy / base^beta, term = slope * x / base; by roots, or by powers that stand where the terms will. */
 FN_INLINE void FN(respond_back_of)(double *slope, double *term, const T *x, const T *dy, const double *end,
-                                   const double *begun, const double *power, int64_t cols, double alpha, double k,
-                                   double least, int kind) {
+                                   const double *begun, int64_t cols, double alpha, double k, double least, int kind) {
   const double none = __builtin_nan("");
   FN_IVDEP
   for (int64_t j = 0; j < cols; j++) {
     const double sum = end[j] + begun[j], base = k + alpha * sum, root = sqrt(base), v = (double)x[j];
     const double by_root = kind == FN_ONE ? base : kind == FN_ONE_HALF ? root : root * sqrt(root);
-    const double d = kind == FN_ANY_BETA ? power[j] : by_root, g = (double)dy[j] / d;
+    const double d = kind == FN_ANY_BETA ? term[j] : by_root, g = (double)dy[j] / d;
     const double product = g * v / base, size = fabs(product);
     double lost = (double)dy[j] == 0 ? product : none;
     lost = v == 0 ? product : lost;
@@ -36,15 +35,14 @@ static void FN(respond_back)(const fn_job *job, double *slope, double *term, con
                              const double *begun, int64_t cols) {
   const double alpha = job->alpha, k = job->k, least = FN_TYPE == FN_F64 ? fn_least_sum(job) : 0;
   const int kind = fn_response_kind(job);
-  double base[FN_STRIP], power[FN_STRIP];
   if (kind == FN_ANY_BETA) {
-    for (int64_t j = 0; j < cols; j++) base[j] = k + alpha * (end[j] + begun[j]);
-    fn_powers(power, base, cols, job->exponent);
+    for (int64_t j = 0; j < cols; j++) slope[j] = k + alpha * (end[j] + begun[j]);
+    fn_powers(term, slope, cols, job->exponent);
   }
   switch (kind) {
 #define FN_CASE(kind)                                                                                                  \
   case kind:                                                                                                           \
-    FN(respond_back_of)(slope, term, x, dy, end, begun, power, cols, alpha, k, least, kind);                           \
+    FN(respond_back_of)(slope, term, x, dy, end, begun, cols, alpha, k, least, kind);                                  \
     break;
     FN_RESPONSE_KINDS(FN_CASE)
 #undef FN_CASE
