@@ -185,10 +185,16 @@ FN_INLINE void FN(apply_row)(T *y, const T *x, const T *weight, const T *bias, i
   T head[W], tail[W];
   FN(apply_line)(head, x, weight, bias, 0, center, center_lo, scale, shift, kind & ~FN_PAST_CACHE);
   FN(apply_line)(tail, x, weight, bias, n - W, center, center_lo, scale, shift, kind & ~FN_PAST_CACHE);
-  for (int64_t i = (int64_t)((-(uintptr_t)y & 63) / sizeof(T)); i + W <= n; i += W) {
+  const int64_t first = (int64_t)((-(uintptr_t)y & 63) / sizeof(T)), last = n - (n - first) % W;
+  for (int64_t i = first; i < last; i += W) {
     FN(apply_line)(y + i, x, weight, bias, i, center, center_lo, scale, shift, kind);
     __builtin_prefetch(ahead + i);
     __builtin_prefetch(also + i);
+  }
+  if (kind & FN_PAST_CACHE) { /* what has gone past the cache would be fetched back to be written again */
+    memcpy(y, head, (size_t)first * sizeof(T));
+    memcpy(y + last, tail + W - (n - last), (size_t)(n - last) * sizeof(T));
+    return;
   }
   memcpy(y, head, sizeof head);
   memcpy(y + n - W, tail, sizeof tail);
