@@ -92,7 +92,7 @@ def pair(shape, dtype, seed=0):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_vectors_have_unit_norm(shape, dtype):
     dy, x = pair(shape, dtype)
-    orders = ORDERS if x.size < 5000 else FAST
+    orders = ORDERS if x.size < 50000 else FAST
     for axis, p in itertools.product((*range(x.ndim), None), orders):
         check(x, p, axis)
         check_backward(dy, x, p, axis)
@@ -284,7 +284,7 @@ def test_empty_arrays(dtype):
 def test_every_magnitude_has_a_direction(value, shape, dtype):
     x, dy = VALUES[value](shape, dtype, 1), uniform(shape, dtype, 2)
     for axis, p in itertools.product(range(x.ndim), (*FAST, 3.0, -1.0)):
-        if p not in FAST and x.size > 3000:
+        if p not in FAST and x.size > 13000:
             continue
         for eps in (0.0, 1e-12):
             check(x, p, axis, eps)
@@ -323,7 +323,7 @@ def test_squares_beyond_the_range(dtype):
 @pytest.mark.parametrize("axis", [0, 1])
 def test_nan_and_infinity_stay_in_their_group(axis, dtype):
     for shape, p in itertools.product(((9, 65), (40, 30), (3, 33000), (2100, 7)), ORDERS):
-        if p not in FAST and shape[0] * shape[1] > 3000:
+        if p not in FAST and math.prod(shape) > 20000:
             continue
         dy, x = pair(shape, dtype)
         clean, clean_dx = fastnorm.normalize(x, p, axis), fastnorm.normalize_backward(dy, x, p, axis)
@@ -488,8 +488,6 @@ def everything(offset=0):
                 x.reshape(-1)[5], dy.reshape(-1)[11] = 1e4 if kind.name == "float16" else 1e30, np.nan
             dy, x, out = (place(v, offset) for v in (dy, x, garbage(shape, kind)))
             for axis, p in itertools.product(range(len(shape)), (*FAST, 3.0)):
-                if p == 3 and x.size > 3000:
-                    continue
                 results.append(fastnorm.normalize(x, p, axis, out=out).copy())
                 results.append(fastnorm.normalize_backward(dy, x, p, axis))
             for window in WINDOWS + WIDE_WINDOWS[:2] if len(shape) > 2 else ():

@@ -418,6 +418,7 @@ static void FN(normalize_parts)(const fn_job *job, int64_t lo, int64_t hi, void 
   T *tile = scratch, *dy_tile = tile + FN_CHUNK;
   const int64_t chunks = (job->n + job->chunk - 1) / job->chunk, stride_of_state = job->state_stride;
   const int kind = fn_size_kind(job), with_slope = kind & FN_WITH_SLOPE;
+  if (kind & FN_ANY_POWER) return; /* normalize_settle does it all */
   FN(extents) extents;
   for (int64_t unit = lo; unit < hi; unit++) {
     const int64_t outer = unit / chunks, chunk = unit % chunks, start = chunk * job->chunk;
@@ -480,6 +481,7 @@ static void FN(normalize_apply)(const fn_job *job, int64_t lo, int64_t hi, void 
   T *tile = scratch, *dy_tile = tile + FN_CHUNK, *out = dy_tile + FN_CHUNK;
   const int64_t chunks = (job->n + job->chunk - 1) / job->chunk;
   const int kind = fn_size_kind(job), with_slope = kind & FN_WITH_SLOPE;
+  if (kind & FN_ANY_POWER) return; /* normalize_settle does it all */
   FN(extents) extents;
   FN(divisors) by;
   for (int64_t unit = lo; unit < hi; unit++) {
