@@ -14,7 +14,7 @@ import numpy as np
 
 import fastnorm
 
-NEEDED = {"sklearn": "scikit-learn", "matplotlib": "matplotlib", "tqdm": "tqdm"}
+NEEDED = {"sklearn": "scikit-learn", "matplotlib": "matplotlib", "threadpoolctl": "threadpoolctl", "tqdm": "tqdm"}
 COLORS = ("#0072B2", "#E69F00")  # told apart by colour-blind readers and in grey
 HELD_OUT = 360  # of the 1797 digits
 
@@ -239,7 +239,7 @@ def parser(description, *, epochs, batch, rate, output):
         options.add_argument(
             f"--{name}", type=kind, default=default, metavar="N", help=f"{what} (default: %(default)s)"
         )
-    options.add_argument("--threads", type=at_least(1), metavar="N", help="of fastnorm (default: what it may use)")
+    options.add_argument("--threads", type=at_least(1), metavar="N", help="of fastnorm and of NumPy (default: all)")
     options.add_argument("--output", default=output, metavar="PATH", help="the picture (default: %(default)s)")
     return options
 
@@ -267,6 +267,9 @@ def start(args):
     missing = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
     if missing:
         sys.exit(f"This example also needs {', '.join(missing)}: python -m pip install {' '.join(missing)}")
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(args.threads)  # NumPy's matrix products; threads that wait on a busy machine take long
     fastnorm.set_num_threads(args.threads)
     threads = fastnorm.get_num_threads()
     print(

@@ -1,7 +1,6 @@
 """The examples run as a user runs them and show what they promise."""
 
 import gzip
-import os
 import re
 import struct
 import subprocess
@@ -85,8 +84,8 @@ def test_the_demo_draws_its_picture_and_says_where(demo):
     ("program", "missing"),
     [
         ("compare_with_numpy", ["scikit-learn", "Pillow", "matplotlib"]),
-        ("digits_mlp", ["scikit-learn", "matplotlib", "tqdm"]),
-        ("lstm_layernorm", ["scikit-learn", "matplotlib", "tqdm"]),
+        ("digits_mlp", ["scikit-learn", "matplotlib", "threadpoolctl", "tqdm"]),
+        ("lstm_layernorm", ["scikit-learn", "matplotlib", "threadpoolctl", "tqdm"]),
     ],
 )
 def test_an_example_says_what_is_missing(program, missing):
@@ -100,12 +99,10 @@ def test_an_example_says_what_is_missing(program, missing):
 
 
 def run_program(name, folder, *options):
-    """Run a program that trains; NumPy's matrix products on one thread, lest threads on a busy machine wait in turn."""
-    for package in ("sklearn", "matplotlib", "tqdm"):
+    for package in ("sklearn", "matplotlib", "threadpoolctl", "tqdm"):
         pytest.importorskip(package)
     command = [sys.executable, str(EXAMPLES / f"{name}.py"), "--threads", "1", *options]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
 # Every program: the accuracy it must reach on held-out digits, the names of its bars, a line that it prints.
