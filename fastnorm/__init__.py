@@ -1,5 +1,6 @@
 """Moments and normalization of arrays on a CPU, at the speed of memory and with the same bits everywhere."""
 
+from . import nn
 from .functional import (
     add_layer_norm,
     add_rms_norm,
@@ -46,6 +47,7 @@ __all__ = [
     "min_max_scale",
     "minmax",
     "moments",
+    "nn",
     "normalize",
     "normalize_backward",
     "rms_norm",

@@ -139,9 +139,10 @@ class Op(NamedTuple):
     parameters: Callable = lambda _x: ()  # the arrays that it takes besides x
     has_out: bool = False
     takes_empty: bool = True
+    suits: Callable = lambda _x: True  # whether it takes an array of that shape
 
     def takes(self, x):
-        return x.ndim >= self.ndim and (x.size > 0 or self.takes_empty)
+        return x.ndim >= self.ndim and (x.size > 0 or self.takes_empty) and self.suits(x)
 
     def __call__(self, x, **kwargs):
         return outputs(self.call(x, *self.parameters(x), **kwargs))
@@ -330,7 +331,125 @@ def _list_row_ops():
     yield Op("layer_norm_backward[where]", masked_backward, 1, masked_gradient, has_out=True)
 
 
-OPS = list(_list_ops())
+# ---- channel norms: channels lie along axis 1
+
+
+def several_per_channel(x):
+    return x.size == 0 or x.size > x.shape[1]
+
+
+def several_per_plane(x):
+    return x.size == 0 or x.size > x.shape[0] * x.shape[1]
+
+
+def channel_affine(x):
+    """Make weight and bias, one of each per channel."""
+    dtype = np.dtype(np.float64 if result_dtype(x).itemsize == 8 else np.float32)
+    return sample("positive", dtype, x.shape[1:2], 108), sample("uniform", dtype, x.shape[1:2], 109)
+
+
+def channel_gradient(axes):
+    """What the backward pass of a channel norm takes beside x: dy, mean, rstd and the weight."""
+
+    def make(x):
+        dtype = channel_affine(x)[0].dtype
+        mean, var = fastnorm.mean_var(x, tuple(a for a in range(x.ndim) if a not in axes), dtype=dtype)
+        with np.errstate(all="ignore"):
+            rstd = 1 / np.sqrt(var + dtype.type(1e-5))
+        return sample("uniform", result_dtype(x), x.shape, 107), mean, rstd, channel_affine(x)[0]
+
+    return make
+
+
+def _list_channel_ops():
+    def batch(x, weight, bias, out=None):
+        moved = [np.zeros(x.shape[1]), np.ones(x.shape[1], np.float32)]
+        return *fastnorm.batch_norm(x, *moved, weight, bias, True, out=out, return_stats=True), *moved
+
+    def evaluation(x, weight, bias, out=None):
+        return fastnorm.batch_norm(x, bias, weight, weight, bias, out=out, return_stats=True)
+
+    def relu(x, weight, bias, out=None):
+        return fastnorm.batch_norm(x, None, None, weight, bias, True, activation="relu", out=out)
+
+    def last(x, out=None):
+        return fastnorm.batch_norm(np.moveaxis(x, 1, -1), training=True, channel_axis=-1, return_stats=True)
+
+    def instance(x, weight, bias, out=None):
+        return fastnorm.instance_norm(x, None, None, weight, bias, out=out, return_stats=True)
+
+    def group(x, weight, bias, out=None):
+        count = max(g for g in (1, 2, 3, 8) if x.shape[1] % g == 0)
+        return fastnorm.group_norm(x, count, weight, bias, out=out, return_stats=True)
+
+    several = {"ndim": 2, "suits": several_per_channel}
+    yield Op("batch_norm", batch, parameters=channel_affine, has_out=True, **several)
+    yield Op("batch_norm[evaluation]", evaluation, 2, channel_affine, has_out=True)
+    yield Op("batch_norm[relu]", relu, parameters=channel_affine, has_out=True, **several)
+    yield Op("batch_norm[last]", last, **several)
+    yield Op("instance_norm", instance, 2, channel_affine, has_out=True, suits=several_per_plane)
+    yield Op("group_norm", group, 2, channel_affine, has_out=True, suits=lambda x: x.size != 1)
+
+
+def _list_channel_backward_ops():
+    def batch(x, dy, *given, out=None):
+        return fastnorm.batch_norm_backward(dy, x, *given, out=out)
+
+    def evaluation(x, dy, *given, out=None):
+        return fastnorm.batch_norm_backward(dy, x, *given, training=False, out=out)
+
+    def relu(x, dy, *given, out=None):
+        y = sample("uniform", result_dtype(x), x.shape, 109)
+        return fastnorm.batch_norm_backward(dy, x, *given, activation="relu", y=y, out=out)
+
+    def masked(x, dy, *given, out=None):
+        return fastnorm.batch_norm_backward(dy, x, *given, where=mask(x)[0], out=out)
+
+    def instance(x, dy, *given, out=None):
+        return fastnorm.instance_norm_backward(dy, x, *given, out=out)
+
+    def group(x, dy, mean, rstd, weight, out=None):
+        return fastnorm.group_norm_backward(dy, x, mean[:, None], rstd[:, None], 1, weight, out=out)
+
+    yield Op("batch_norm_backward", batch, 2, channel_gradient((1,)), has_out=True)
+    yield Op("batch_norm_backward[evaluation]", evaluation, 2, channel_gradient((1,)), has_out=True)
+    yield Op("batch_norm_backward[relu]", relu, 2, channel_gradient((1,)), has_out=True)
+    yield Op("batch_norm_backward[where]", masked, 2, channel_gradient((1,)), has_out=True)
+    yield Op("instance_norm_backward", instance, 2, channel_gradient((0, 1)), has_out=True)
+    yield Op("group_norm_backward", group, 2, channel_gradient((0,)), has_out=True)
+
+
+# ---- normalize and local response norm
+
+
+def dy_for(x):
+    return (sample("uniform", result_dtype(x), x.shape, 107),)
+
+
+def _list_local_ops():
+    for p, axis in ((2.0, -1), (2.0, 0), (1.0, -1), (math.inf, 0), (3.0, -1)):
+
+        def unit(x, p=p, axis=axis, out=None):
+            return fastnorm.normalize(x, p, axis, out=out)
+
+        def unit_backward(x, dy, p=p, axis=axis):
+            return fastnorm.normalize_backward(dy, x, p, axis)
+
+        yield Op(f"normalize[{p:g},{axis}]", unit, 1, has_out=True)
+        yield Op(f"normalize_backward[{p:g},{axis}]", unit_backward, 1, dy_for)
+    for size, beta in ((5, 0.75), (4, 0.6)):
+
+        def response(x, size=size, beta=beta, out=None):
+            return fastnorm.local_response_norm(x, size, 2.0, beta, out=out)
+
+        def response_backward(x, dy, size=size, beta=beta):
+            return fastnorm.local_response_norm_backward(dy, x, size, 2.0, beta)
+
+        yield Op(f"local_response_norm[{size},{beta:g}]", response, 3, has_out=True)
+        yield Op(f"local_response_norm_backward[{size},{beta:g}]", response_backward, 3, dy_for)
+
+
+OPS = [*_list_ops(), *_list_channel_ops(), *_list_channel_backward_ops(), *_list_local_ops()]
 
 
 def same(got, want):
