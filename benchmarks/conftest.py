@@ -6,22 +6,21 @@ import exact
 import numpy as np
 import pytest
 import rivals
-
-import fastnorm
+from libraries import THREADS, fastnorm, scipy, set_threads, torch
 
 LIMIT_SECONDS = 0.3
 
 
 def pytest_benchmark_update_machine_info(machine_info):
-    machine_info["fastnorm"] = {"version": fastnorm.__version__, "isa": fastnorm.isa(), "threads": rivals.THREADS}
+    machine_info["fastnorm"] = {"version": fastnorm.__version__, "isa": fastnorm.isa(), "threads": THREADS}
     machine_info["numpy"] = np.__version__
-    machine_info["torch"] = rivals.torch.__version__ if rivals.torch else None
-    machine_info["scipy"] = rivals.scipy.__version__ if rivals.scipy else None
+    machine_info["torch"] = torch.__version__ if torch else None
+    machine_info["scipy"] = scipy.__version__ if scipy else None
 
 
 @pytest.fixture(autouse=True, scope="session")
 def equal_threads():
-    rivals.set_threads(rivals.THREADS)
+    set_threads(THREADS)
 
 
 @pytest.fixture
@@ -33,7 +32,7 @@ def race(benchmark):
         error, right = exact.check(job, call())
         assert right or rival != "fastnorm", f"{job}: wrong by {error:.3g}"
         benchmark.group = str(job)
-        benchmark.extra_info.update(rival=rival, right=right, largest_error=error, threads=rivals.THREADS)
+        benchmark.extra_info.update(rival=rival, right=right, largest_error=error, threads=THREADS)
         benchmark(call)
         if job.limit and benchmark.stats:
             fraction = limit_seconds(job) / benchmark.stats.stats.median
@@ -44,7 +43,7 @@ def race(benchmark):
 
 def limit_seconds(job):
     """Take the median time of the plain C loop that moves the same bytes with the same threads."""
-    loop = rivals.memory_rival(job, rivals.THREADS)
+    loop = rivals.yardsticks(job, THREADS)["limit"]
     loop()
     times = []
     while sum(times) < LIMIT_SECONDS:

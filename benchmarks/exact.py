@@ -7,7 +7,7 @@ hundred megabytes.
 import functools
 
 import numpy as np
-from jobs import EPS, inputs
+from jobs import EPS, MOMENTUM, NEIGHBOURS, NUM_GROUPS, inputs
 
 EPS_OF = {"float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 SLICE_BYTES = 2**26
@@ -47,51 +47,147 @@ def slices(x):
         yield slice(start, start + step)
 
 
-# ---- answers as large as x, and sums over its rows
+def reduced_axes(job):
+    """Return the axes of statistics, or all but that along which parameters lie."""
+    if job.parameter_axis is None:
+        return job.axis
+    dims = len(job.shape)
+    return tuple(a for a in range(dims) if a != job.parameter_axis % dims)
+
+
+def spread(job, numbers):
+    """Shape numbers that lie along the other axes so that they broadcast against x."""
+    axes = reduced_axes(job)
+    return np.expand_dims(np.asarray(numbers, np.float64), () if axes is None else axes)
+
+
+# ---- answers as large as x, and sums for each of its parameters
 
 
 def row_parts(job, answer):
-    """Compare outputs of x's shape slice by slice, and then those that are sums over all rows."""
+    """Compare outputs of x's shape slice by slice, and then those that are sums over all rows, or all of a channel."""
     count = 1 if inputs(job).residual is None else 2
     if any(np.shape(got) != job.shape for got in answer[:count]):
         raise ValueError(f"{job}: the answer has shapes {[tuple(np.shape(got)) for got in answer]}")
-    largest, sums, scales = np.zeros(count), 0, 0
+    axes, largest, sums, scales = reduced_axes(job), np.zeros(count), 0, 0
     for place in slices(inputs(job).x):
         rows, terms = exact_rows(job, place)
         errors = [np.max(np.abs(doubles(got[place]) - row)) for got, row in zip(answer[:count], rows, strict=True)]
         largest = np.maximum(largest, errors)
-        sums = sums + np.array([term.sum(0) for term in terms])
-        scales = scales + np.array([np.abs(term).sum(0) for term in terms])
+        sums = sums + np.array([term.sum(axes) for term in terms])
+        scales = scales + np.array([np.abs(term).sum(axes) for term in terms])
     pairs = zip(answer[count:], sums, scales, strict=True)
     summed = [np.max(np.abs(doubles(got) - total) / scale) for got, total, scale in pairs]
     return [(error, tolerance(job)) for error in [*largest, *summed]]
 
 
 def exact_rows(job, place):
-    """Compute one slice: the outputs of x's shape, and the terms of the outputs that are sums over rows."""
+    """Compute one slice: the outputs of x's shape, and the terms of the outputs that are sums."""
     made = inputs(job)
     x = made.x[place].astype(np.float64)
+    dy = None if made.dy is None else made.dy[place].astype(np.float64)
     if job.op == "standardize":
         mean, var = exact_mean_var(job)
         return ((x - mean) / np.sqrt(var),), ()
     if job.op == "min_max_scale":
         low, high = (limit.astype(np.float64) for limit in exact_minmax(job))
         return ((x - low) / (high - low),), ()
+    if job.op.startswith("normalize"):
+        return (exact_normalize(job, x, dy),), ()
+    if job.op.startswith("local_response_norm"):
+        return (exact_local_response_norm(x, dy),), ()
+    if job.op.startswith("batch_norm"):
+        return exact_batch_norm(job, x, dy)
     if made.residual is not None:
         x = x + made.residual[place]
-    layer = "layer_norm" in job.op
-    centred = x - x.mean(-1, keepdims=True) if layer else x
-    rstd = 1 / np.sqrt(np.square(centred).mean(-1, keepdims=True) + EPS)
-    z, weight = centred * rstd, made.weight.astype(np.float64)
-    if job.op.endswith("_backward"):
-        dy = made.dy[place].astype(np.float64)
+    layer = "rms" not in job.op  # or a group norm
+    centred = x - average(job, x) if layer else x
+    rstd = 1 / np.sqrt(average(job, np.square(centred)) + EPS)
+    z, weight = centred * rstd, spread(job, made.weight)
+    if dy is not None:
         dz = dy * weight
-        dx = dz - z * (dz * z).mean(-1, keepdims=True)
+        dx = dz - z * average(job, dz * z)
         if layer:
-            dx -= dz.mean(-1, keepdims=True)
+            dx -= average(job, dz)
         return (dx * rstd,), (dy * z, dy) if layer else (dy * z,)
-    y = z * weight + (made.bias.astype(np.float64) if layer else 0)
+    y = z * weight + (spread(job, made.bias) if layer else 0)
     return (y,) if made.residual is None else (y, x), ()
+
+
+def average(job, values):
+    """Average what is normalized together of each sample, or row, and spread it over the shape of the values."""
+    groups = {"group_norm": NUM_GROUPS, "instance_norm": job.shape[1]}.get(job.op.removesuffix("_backward"), 1)
+    rows = values.reshape(len(values), groups, -1)
+    return np.broadcast_to(rows.mean(-1, keepdims=True), rows.shape).reshape(values.shape)
+
+
+def exact_normalize(job, x, dy):
+    norm = np.linalg.norm(x, axis=job.axis, keepdims=True)
+    y = x / norm
+    return y if dy is None else (dy - y * (dy * y).sum(job.axis, keepdims=True)) / norm
+
+
+def exact_local_response_norm(x, dy):
+    size, alpha, beta, k = (NEIGHBOURS[name] for name in ("size", "alpha", "beta", "k"))
+    before, after = size // 2, (size - 1) // 2
+    base = k + alpha / size * window_sums(np.square(x), before, after)
+    if dy is None:
+        return x / base**beta
+    return dy / base**beta - 2 * alpha / size * beta * x * window_sums(dy * x / base ** (beta + 1), after, before)
+
+
+def window_sums(terms, before, after):
+    """Sum over neighbouring channels, so many before and after each."""
+    padded = np.pad(terms, [(0, 0), (before, after), (0, 0), (0, 0)])
+    return sum(padded[:, start : start + terms.shape[1]] for start in range(before + after + 1))
+
+
+# ---- batch norm, whose statistics are those of all slices
+
+
+def batch_norm_parts(job, answer):
+    """Compare y, and the running statistics after it."""
+    y, *running = answer
+    exact = zip(running, exact_running(job), strict=True)
+    return row_parts(job, (y,)) + [(np.max(np.abs(doubles(got) / want - 1)), tolerance(job)) for got, want in exact]
+
+
+def exact_batch_norm(job, x, dy):
+    made = inputs(job)
+    evaluation = job.variant.startswith("evaluation")
+    mean, var = (made.running_mean, made.running_var) if evaluation else exact_mean_var(job)
+    rstd = 1 / np.sqrt(spread(job, var) + EPS)
+    z, weight = (x - spread(job, mean)) * rstd, spread(job, made.weight)
+    if dy is not None:
+        mean_dyz, mean_dy = (spread(job, found) for found in exact_gradient_averages(job))
+        return (weight * rstd * (dy - mean_dy - z * mean_dyz),), (dy * z, dy)
+    y = z * weight + spread(job, made.bias)
+    return (np.maximum(y, 0) if job.activation else y,), ()
+
+
+@functools.lru_cache(maxsize=2)
+def exact_gradient_averages(job):
+    """Compute the averages of dy * z and of dy over the batch."""
+    made, axes = inputs(job), reduced_axes(job)
+    mean, var = (spread(job, moment) for moment in exact_mean_var(job))
+    sum_dyz, sum_dy = 0, 0
+    for place in slices(made.x):
+        dy = made.dy[place].astype(np.float64)
+        sum_dyz = sum_dyz + (dy * (made.x[place] - mean)).sum(axes)
+        sum_dy = sum_dy + dy.sum(axes)
+    count = made.x.size // sum_dy.size
+    return sum_dyz / count / np.sqrt(var.ravel() + EPS), sum_dy / count
+
+
+def exact_running(job):
+    """Compute the running statistics after a call: in training they move towards the batch's."""
+    running = [moment.astype(np.float64) for moment in (inputs(job).running_mean, inputs(job).running_var)]
+    if job.variant.startswith("evaluation"):
+        return running
+    mean, var = exact_mean_var(job)
+    count = inputs(job).x.size // mean.size
+    batch = mean, var * count / (count - 1)
+    return [(1 - MOMENTUM) * old + MOMENTUM * new for old, new in zip(running, batch, strict=True)]
 
 
 # ---- statistics
@@ -117,7 +213,7 @@ def moments_parts(job, answer):
     return mean_var_parts(job, mean_var) + shape_parts + minmax_parts(job, minmax)
 
 
-PARTS = {"mean_var": mean_var_parts, "minmax": minmax_parts, "moments": moments_parts}
+PARTS = {"batch_norm": batch_norm_parts, "mean_var": mean_var_parts, "minmax": minmax_parts, "moments": moments_parts}
 
 
 def weighted_slices(job):
@@ -137,9 +233,10 @@ def weighted_slices(job):
 @functools.lru_cache(maxsize=2)
 def exact_mean_var(job):
     """Compute mean and population variance in two passes over the slices."""
-    count = sum(w.sum(job.axis) for _, w in weighted_slices(job))
-    mean = sum((w * x).sum(job.axis) for x, w in weighted_slices(job)) / count
-    var = sum((w * np.square(x - mean)).sum(job.axis) for x, w in weighted_slices(job)) / count
+    axes = reduced_axes(job)
+    count = sum(w.sum(axes) for _, w in weighted_slices(job))
+    mean = sum((w * x).sum(axes) for x, w in weighted_slices(job)) / count
+    var = sum((w * np.square(x - spread(job, mean))).sum(axes) for x, w in weighted_slices(job)) / count
     return mean, var
 
 

@@ -4,6 +4,7 @@ A job names an operation, a shape, an axis, a dtype and a variant; its inputs ar
 `rivals` and the exact answers of `exact` are looked up by a job's form, which is the operation and its variant.
 """
 
+import copy
 import functools
 import importlib.util
 from dataclasses import dataclass, field, fields, replace
@@ -11,6 +12,9 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 
 EPS = 1e-5
+MOMENTUM = 0.1
+NUM_GROUPS = 8  # of every group norm
+NEIGHBOURS = {"size": 5, "alpha": 0.1, "beta": 0.75, "k": 2.0}  # of every local response norm
 HALVES = ["float16"]
 if importlib.util.find_spec("ml_dtypes"):
     import ml_dtypes  # noqa: F401, since NumPy knows the name bfloat16 only after this
@@ -22,15 +26,26 @@ if importlib.util.find_spec("ml_dtypes"):
 class Job:
     op: str
     shape: tuple
-    axis: int | None = None
-    variant: str = ""  # the keyword that makes it another job, for example "out=" or "where="
+    axis: int | None = None  # that of the channels, where there are channels: None if they come second
+    variant: str = ""  # the mode or keyword that makes it another job, for example "training", "out=" or "where="
     dtype: str = "float32"
-    limit: str | None = None  # the memory limit it is held against: "read" or "stream"
+    limit: str | None = None  # the memory limit it is held against: "read", "stream", or several joined by "+"
     targets: dict = field(default_factory=dict, hash=False)  # rival: times as fast; limit: fraction of it
 
     @property
     def form(self):
         return f"{self.op} {self.variant}".rstrip()
+
+    @property
+    def activation(self):
+        return "relu" if self.variant.endswith("relu") else None
+
+    @property
+    def parameter_axis(self):
+        """The axis along which weight and bias lie, or None for an operation that has none."""
+        if self.op.startswith(("batch_norm", "group_norm", "instance_norm")):
+            return 1 if self.axis is None else self.axis
+        return -1 if self.op.removeprefix("add_").startswith(("layer_norm", "rms_norm")) else None
 
     def __str__(self):
         words = [self.op, "x".join(map(str, self.shape))]
@@ -80,8 +95,53 @@ STATISTICS = [
     Job("minmax", (50000000,), limit="read", targets={"limit": 0.8}),
     Job("minmax", TABLE, axis=0, limit="read", targets={"limit": 0.8}),
 ]
+IMAGES = (32, 64, 56, 56)
+
+
+def batches(op, variant, planes, others):
+    """List a batch norm of every layout: channels as planes, as columns and last, and what is asked against PyTorch."""
+    return [
+        *[
+            Job(op, s, variant=variant, targets={"torch": planes})
+            for s in [IMAGES, (32, 256, 14, 14), (8, 512, 28, 28)]
+        ],
+        *[Job(op, shape, variant=variant, targets={"torch": others}) for shape in [(4096, 512), (100000, 64)]],
+        Job(op, (32, 56, 56, 64), axis=-1, variant=variant, targets={"torch": others}),
+    ]
+
+
+BATCH_NORM = [
+    *batches("batch_norm", "training", 3.5, 1.8),
+    *batches("batch_norm", "evaluation", 1.2, 1.2),
+    *batches("batch_norm_backward", "", 2, 2),
+    *[
+        Job("batch_norm", shape, variant=f"{mode} relu", targets={"plain": 1 / 1.05})
+        for mode in ["training", "evaluation"]
+        for shape in [IMAGES, (4096, 512)]
+    ],
+    *[
+        Job("batch_norm", shape, variant=f"{mode} out=", limit=limit, targets={"limit": 0.8})
+        for mode, limit in [("training", "read+stream"), ("evaluation", "stream")]
+        for shape in [(64, 64, 112, 112), (1000000, 64)]
+    ],
+]
+GROUP_NORM = [
+    Job("group_norm", IMAGES, targets={"torch": 1.5}),
+    Job("group_norm_backward", IMAGES, targets={"torch": 1.5}),
+    Job("group_norm", (100000, 64), targets={"torch": 15}),
+    Job("instance_norm", IMAGES, targets={"torch": 8}),
+    Job("instance_norm_backward", IMAGES, targets={"torch": 8}),
+]
 FUNCTIONAL = LAYER_NORM + RMS_NORM + ADD_NORM + BACKWARD + SCALING
-JOBS = FUNCTIONAL + STATISTICS
+CHANNELS = BATCH_NORM + GROUP_NORM
+LOCAL = [
+    Job("normalize", (4096, 1024), axis=1),
+    Job("normalize_backward", (4096, 1024), axis=1),
+    Job("local_response_norm", IMAGES),
+    Job("local_response_norm_backward", IMAGES),
+]
+GROUPS = {"functional": FUNCTIONAL, "channels": CHANNELS, "local": LOCAL, "stats": STATISTICS}  # as the bench files
+JOBS = [job for group in GROUPS.values() for job in group]
 
 
 @dataclass(frozen=True)
@@ -94,6 +154,8 @@ class Inputs:
     dy: np.ndarray | None = None
     weight: np.ndarray | None = None
     bias: np.ndarray | None = None
+    running_mean: np.ndarray | None = None
+    running_var: np.ndarray | None = None
     where: np.ndarray | None = None
     weights: np.ndarray | None = None
     out: np.ndarray | None = None
@@ -101,6 +163,23 @@ class Inputs:
     @property
     def width(self):
         return self.x.shape[-1:]
+
+    @property
+    def channel_axis(self):
+        return 1 if self.axis is None else self.axis
+
+    @property
+    def all_but_channels(self):
+        return tuple(a for a in range(self.x.ndim) if a != self.channel_axis % self.x.ndim)
+
+    def per_channel(self, numbers):
+        """Shape one number per channel so that they broadcast against x."""
+        return np.expand_dims(numbers, self.all_but_channels)
+
+    def own(self):
+        """Return the same with running statistics of one's own, which training changes."""
+        running = ("running_mean", "running_var")
+        return replace(self, **{name: copy.deepcopy(getattr(self, name)) for name in running})
 
     def each(self, function):
         """Return the same with a function applied to every array that is there."""
@@ -116,9 +195,13 @@ def inputs(job):
     x *= 2
     x += 1
     made = {}
-    if "norm" in job.op:
-        made["weight"] = rng.uniform(0.5, 1.5, job.shape[-1]).astype(job.dtype)
-        made["bias"] = rng.uniform(-1, 1, job.shape[-1]).astype(job.dtype)
+    if job.parameter_axis is not None:
+        width = job.shape[job.parameter_axis]
+        made["weight"] = rng.uniform(0.5, 1.5, width).astype(job.dtype)
+        made["bias"] = rng.uniform(-1, 1, width).astype(job.dtype)
+    if job.op == "batch_norm":
+        made["running_mean"] = rng.uniform(0.5, 1.5, width).astype(np.float32)
+        made["running_var"] = rng.uniform(3, 5, width).astype(np.float32)
     if job.op.startswith("add_"):
         made["residual"] = rng.standard_normal(job.shape, dtype=np.float32).astype(job.dtype)
     if job.op.endswith("_backward"):
@@ -129,6 +212,6 @@ def inputs(job):
         made["weights"] = rng.random(len(x), dtype=np.float32)
     if job.variant == "nan_policy=":
         x[rng.random(job.shape, dtype=np.float32) < 0.05] = np.nan
-    if job.variant == "out=":
+    if job.variant.endswith("out="):
         made["out"] = np.zeros_like(x)
     return Inputs(x.astype(job.dtype, copy=False), job.axis, **made)

@@ -1,6 +1,7 @@
 """How fast fastnorm is against its rivals and the memory limit, beside the project's targets.
 
     python benchmarks/targets.py                       every job
+    python benchmarks/targets.py channels stats        groups of jobs, named as the bench_*.py files
     python benchmarks/targets.py 8x64 minmax           jobs whose name contains one of these words
     python benchmarks/targets.py minmax --rounds 200
 
@@ -21,6 +22,7 @@ from pathlib import Path
 import exact
 import jobs
 import rivals
+from libraries import THREADS, set_threads
 
 SAMPLE_NS = 2_000_000
 WARM_NS = 500_000
@@ -33,6 +35,7 @@ TITLES = {  # the rare ones last, where they widen few rows
     "torch": "times torch",
     "numpy": "times numpy",
     "limit": "of the memory limit",
+    "plain": "times without relu",
     "float32": "times float32",
     "scipy": "times scipy",
 }
@@ -84,9 +87,7 @@ def prepare(job, threads):
         if not right:
             wrong.append(f"{name} by {error:.1g}")
         ready[name] = Contender(call)
-    limit = rivals.memory_rival(job, threads)
-    if limit:
-        ready["limit"] = Contender(limit)
+    ready |= {name: Contender(call) for name, call in rivals.yardsticks(job, threads).items()}
     for rival in ready.values():
         rival.every = math.ceil(rival.cost / (SLOW_SHARE * ready["fastnorm"].cost))
     return ready, wrong
@@ -154,9 +155,17 @@ def describe_times(pairs):
     return ", ".join(f"{name} {ns / 1e3:.4g} us" for name, ns in medians.items())
 
 
+def select(words):
+    """Return the jobs of the groups that are named and those whose name contains one of the other words."""
+    named = {job for word in words for job in jobs.GROUPS.get(word, ())}
+    others = [word for word in words if word not in jobs.GROUPS]
+    return [job for job in jobs.JOBS if not words or job in named or any(word in str(job) for word in others)]
+
+
 def columns(chosen):
     """Return the columns that some of the jobs fill: names and titles."""
-    found = {name for job in chosen for name in rivals.names(job)} | {"limit" for job in chosen if job.limit}
+    found = {name for job in chosen for name in rivals.names(job)}
+    found |= {"limit" for job in chosen if job.limit} | {"plain" for job in chosen if job.activation}
     return {name: title for name, title in TITLES.items() if name in found}
 
 
@@ -182,16 +191,21 @@ def report(job, names, width, args):
 
 def main():
     parser = argparse.ArgumentParser(description="fastnorm's speed beside the project's targets, as ratios.")
-    parser.add_argument("words", nargs="*", help="only jobs whose name contains one of these")
-    parser.add_argument("--threads", type=int, default=rivals.THREADS, help="of every rival (default: %(default)s)")
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="word",
+        help=f"only jobs of this group ({', '.join(jobs.GROUPS)}); any other word: only jobs whose name contains it",
+    )
+    parser.add_argument("--threads", type=int, default=THREADS, help="of every rival (default: %(default)s)")
     parser.add_argument("--rounds", type=int, help="fewest rounds per job (default: what fits --seconds)")
     parser.add_argument("--seconds", type=float, default=3.5, help="time per job (default: %(default)s)")
     parser.add_argument("--times", action="store_true", help="also print median times")
     args = parser.parse_args()
-    chosen = [job for job in jobs.JOBS if not args.words or any(word in str(job) for word in args.words)]
+    chosen = select(args.words)
     if not chosen:
         parser.error("no such job; there are: " + ", ".join(map(str, jobs.JOBS)))
-    rivals.set_threads(args.threads)
+    set_threads(args.threads)
     titles, width = columns(chosen), 2 + max(len(str(job)) for job in chosen)
     print(row(f"threads: {args.threads}", titles.values(), width))
     for job in chosen:
