@@ -316,7 +316,7 @@ def group_norm(x, groups, weight, bias, eps, axis, out, bint return_stats, bint 
         weight = as_parameter(weight, type_number(compute_type(storage_type(x))))
         bias = as_parameter(bias, type_number(compute_type(storage_type(x))))
     y = begin_channels(&job, x, axis, weight, bias, eps, None, out, checked)
-    if y is None or axis == 0 or type(groups) is not int or not 0 < groups <= max(1, cnp.PyArray_DIM(x, axis)):
+    if y is None or axis == 0 or type(groups) is not int or groups <= 0 or groups > 1 << 40:
         return None
     channels = cnp.PyArray_DIM(x, axis)
     count = groups
