@@ -11,6 +11,7 @@ import numpy as np
 from . import _arguments, _ops
 from ._channels import batch_norm, group_norm, instance_norm
 from ._channels_backward import batch_norm_backward, group_norm_backward, instance_norm_backward
+from ._folding import fold_batch_norm
 from ._local import local_response_norm, local_response_norm_backward, normalize, normalize_backward
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "add_rms_norm",
     "batch_norm",
     "batch_norm_backward",
+    "fold_batch_norm",
     "group_norm",
     "group_norm_backward",
     "instance_norm",

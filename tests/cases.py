@@ -352,11 +352,9 @@ def channel_gradient(axes):
     """What the backward pass of a channel norm takes beside x: dy, mean, rstd and the weight."""
 
     def make(x):
-        dtype = channel_affine(x)[0].dtype
-        mean, var = fastnorm.mean_var(x, tuple(a for a in range(x.ndim) if a not in axes), dtype=dtype)
-        with np.errstate(all="ignore"):
-            rstd = 1 / np.sqrt(var + dtype.type(1e-5))
-        return sample("uniform", result_dtype(x), x.shape, 107), mean, rstd, channel_affine(x)[0]
+        reduced = tuple(a for a in range(x.ndim) if a not in axes)
+        saved = fastnorm.layer_norm(x, axis=reduced, return_stats=True)[1:]
+        return sample("uniform", result_dtype(x), x.shape, 107), *map(np.asarray, saved), channel_affine(x)[0]
 
     return make
 
@@ -415,7 +413,7 @@ def _list_channel_backward_ops():
     yield Op("batch_norm_backward[evaluation]", evaluation, 2, channel_gradient((1,)), has_out=True)
     yield Op("batch_norm_backward[relu]", relu, 2, channel_gradient((1,)), has_out=True)
     yield Op("batch_norm_backward[where]", masked, 2, channel_gradient((1,)), has_out=True)
-    yield Op("instance_norm_backward", instance, 2, channel_gradient((0, 1)), has_out=True)
+    yield Op("instance_norm_backward", instance, 3, channel_gradient((0, 1)), has_out=True)
     yield Op("group_norm_backward", group, 2, channel_gradient((0,)), has_out=True)
 
 
