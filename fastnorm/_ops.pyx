@@ -90,24 +90,32 @@ cdef extern from "kernels.h":
         void *spread
         void *min
         void *max
-        double *state
-        int64_t state_stride, p, period, unit, places, outer, n, chunk, strip, index, first
-        double eps, ddof, least, most
-        double *saved
-        const void *folded
+        int dtype, out_dtype
+        int columns
+        int64_t outer, n, beside, chunk, strip
         int64_t *stretch
+        int64_t index, first
+        int resume, stream
+        double *state
+        int64_t state_stride, p
+        double ddof
+        int finish, order, extrema, omit
+        double eps, least, most
+        int norm, source, quiet
+        int64_t period, unit, places
+        double *saved
+        void *folded
+        int relu, given
         void *dweight
         void *dbias
+        int parameter_dtype
         fn_slope *slopes
         double *slots
-        int64_t width, block, wave
-        int64_t span, beside
+        int64_t width, block, wave, span
         double *totals
         void *factors
         double exponent, alpha, k
         int64_t before, after
-        int dtype, out_dtype, parameter_dtype, columns, finish, source, norm
-        int order, extrema, omit, resume, stream, quiet, relu, given
         int kept_ndim, reduced_ndim
         fn_axis inner
         fn_axis *kept

@@ -96,24 +96,28 @@ cdef void begin(fn_job *job) noexcept:
         job.array[which].data = NULL
     job.weight = job.bias = NULL
     job.mean = job.spread = job.min = job.max = NULL
+    job.index = job.first = 0
+    job.resume = job.stream = 0
     job.state = NULL
-    job.state_stride = job.index = job.first = 0
+    job.state_stride = 0
+    job.ddof = 0
+    job.finish = FN_VARIANCE
+    job.order = 2
+    job.extrema = job.omit = 0
+    job.eps = job.least = job.most = 0
+    job.norm = FN_LAYER
+    job.source = FN_X
+    job.quiet = 0
+    job.period = job.places = 1
+    job.unit = 0
+    job.saved = NULL
+    job.folded = NULL
+    job.relu = job.given = 0
     job.dweight = job.dbias = NULL
+    job.parameter_dtype = FN_F64
     job.slopes = NULL
     job.slots = NULL
     job.width = job.block = job.wave = 0
-    job.parameter_dtype = FN_F64
-    job.eps = job.ddof = 0
-    job.least = job.most = 0
-    job.period = job.places = 1
-    job.unit = 0
-    job.finish = FN_VARIANCE
-    job.norm = FN_LAYER
-    job.source = FN_X
-    job.order = 2
-    job.extrema = job.omit = job.resume = job.stream = job.quiet = job.relu = job.given = 0
-    job.saved = NULL
-    job.folded = NULL
 
 
 cdef bint use(fn_job *job, int which, cnp.ndarray x, const int64_t **steps) noexcept:

@@ -109,6 +109,7 @@ static void FN(params_of)(const fn_job *job, const double *state, int64_t stride
     FN(fill_range)(job, state, stride, step, cols, params);
     return;
   }
+  if (cols < 1) return; /* never, which compilers do not know */
   for (int64_t j = 0; j < cols; j++) {
     const double *column = state + j * step;
     const int centred = job->norm != FN_RMS;
@@ -172,8 +173,8 @@ FN_INLINE void FN(apply_line)(T *to, const T *x, const T *weight, const T *bias,
 FN_INLINE void FN(apply_row)(T *y, const T *x, const T *weight, const T *bias, int64_t n, const FN(params) *params,
                              int r, const T *ahead, const T *also, int kind) {
   enum { W = FN(LINE) };
-  const T center = params->center[r], center_lo = params->center_lo[r], scale = params->scale[r],
-          shift = params->shift[r];
+  const T center = params->center[r], center_lo = params->center_lo[r];
+  const T scale = params->scale[r], shift = params->shift[r];
   if (n <= 4 * W) {
     FN_IVDEP
     for (int64_t i = 0; i < n; i++) {
@@ -250,7 +251,8 @@ static void FN(apply_shared)(T *y, const T *x, T weight, T bias, int64_t n, cons
   for (int64_t i = 0; !held && i < n; i++) y[i] = y[i] * weight + bias;
 }
 
-/* Applies parameters number r to `n` loaded elements of row `outer`, number `start` on, and asks for those at `ahead`. */
+/* Applies parameters number r to `n` loaded elements of row `outer`, from number `start` on; asks for those at `ahead`.
+ */
 static void FN(apply_run)(const fn_job *job, const T *x, const T *ahead, int64_t outer, int64_t start, int64_t n,
                           const FN(params) *params, int r, T *tile, uint8_t *counts) {
   const int direct = FN(native)(&job->array[FN_Y]) && FN(in_line)(job, FN_Y), shifted = params->with_shift;
@@ -414,8 +416,8 @@ static void FN(apply_strip)(const fn_job *job, const T *x, int64_t stride, int64
   const int each = job->unit > 1 && (weight || bias);
   for (int64_t i = 0; i < rows; i++) {
     const int64_t p = fn_along(job, FN_P, start + i);
-    const T *row_weights = spread ? spread + i * cols : weights,
-            *row_biases = spread ? row_weights + rows * cols : biases;
+    const T *row_weights = spread ? spread + i * cols : weights;
+    const T *row_biases = spread ? row_weights + rows * cols : biases;
     if (each && !spread) FN(spread_affine)(job, outer, j, start + i, 1, cols, weights, biases);
     char *to = y_base + fn_along(job, FN_Y, start + i);
     for (int64_t c = 0, end; c < cols; c = end) { /* columns that are not left to the careful way */

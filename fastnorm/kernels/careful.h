@@ -73,14 +73,15 @@ static void FN(norm_careful)(const fn_job *job, int64_t outer, int64_t j, void *
   const int64_t p = fn_place(job, outer, j);
   double state[FN_PLANES];
   if (job->given)
-    for (int plane = 0; plane < FN_M3; plane++) state[plane] = job->state[plane * job->state_stride + p / job->places % job->period];
+    for (int plane = 0; plane < FN_M3; plane++)
+      state[plane] = job->state[plane * job->state_stride + p / job->places % job->period];
   else
     FN(careful_state)(job, outer, j, pre, state, tile, counts);
   const int centred = job->norm != FN_RMS, range = job->norm == FN_RANGE;
   const double var = fn_square_of(job, state, 1), none = __builtin_nan("");
-  const int constant =
-      !range && !job->given && var == 0;   /* then all that counts is eps, of which `pre` may keep nothing */
-  const double eps = job->eps * pre * pre; /* where that overflows, eps is all that counts */
+  /* Of a constant all that counts is eps, of which `pre` may keep nothing; likewise where that overflows. */
+  const int constant = !range && !job->given && var == 0;
+  const double eps = job->eps * pre * pre;
   const double root = range                         ? (state[FN_MAX] - state[FN_MIN]) / (job->most - job->least)
                       : var != var                  ? none
                       : constant || !fn_finite(eps) ? sqrt(job->eps) * pre
@@ -94,7 +95,6 @@ static void FN(norm_careful)(const fn_job *job, int64_t outer, int64_t j, void *
   const int saves = !range && !job->given; /* extrema were saved unscaled, what is given is known */
   if (saves && job->mean) fn_put(job->mean, job->out_dtype, p, (mean + mean_lo) / pre + empty);
   if (saves && job->spread) fn_put(job->spread, job->out_dtype, p, spread + empty);
-
   if (job->saved) fn_save(job, p, state[FN_COUNT], (mean + mean_lo) / pre, var / pre / pre);
 
   const T *weight = job->weight, *bias = job->bias;

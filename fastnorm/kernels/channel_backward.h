@@ -88,8 +88,7 @@ static void FN(channel_settle)(const fn_job *job, int64_t lo, int64_t hi, void *
 static void FN(channel_dx)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
   const int64_t blocks = FN(channel_blocks)(job), chunks = (job->n + job->chunk - 1) / job->chunk;
   for (int64_t unit = lo; unit < hi; unit++) {
-    const int64_t backwards = chunks * blocks - 1 - unit,
-                  chunk = backwards / blocks; /* caches hold what was read last */
+    const int64_t backwards = chunks * blocks - 1 - unit, chunk = backwards / blocks; /* what was read last is cached */
     FN(dx_of_block)(job, backwards % blocks, chunk * job->chunk, FN(end_of)(job, chunk), scratch);
   }
   fn_stream_end();

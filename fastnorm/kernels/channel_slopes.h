@@ -170,8 +170,8 @@ static void FN(settle_cell)(const fn_job *job, int64_t cell, FN(room) *room) {
   held &= fabs(shift) <= FN_LARGE;
   const T *weight = job->weight ? (const T *)job->weight + first % job->period : NULL;
   for (int64_t p = first; p < end; p++) {
-    const double a = weight ? (double)(T)(rstd * (double)weight[p - first]) : rstd,
-                 dyu = sum_dyu[p] - shift * sum_dy[p];
+    const double a = weight ? (double)(T)(rstd * (double)weight[p - first]) : rstd;
+    const double dyu = sum_dyu[p] - shift * sum_dy[p];
     held &= FN(held)(a);
     g += a * sum_dy[p];
     gu += a * dyu;

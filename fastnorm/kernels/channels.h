@@ -15,6 +15,8 @@ FN_INLINE const T *FN(plane_run)(const fn_job *job, const char *base, int64_t at
                                  int direct, T *tile) {
   return direct ? (const T *)(const void *)(base + offset) : FN(load)(job, FN_X, base, at, count, tile);
 }
+
+/* Do the elements of each run of x lie in an array as kernels read and write them? */
 static inline int FN(runs_directly)(const fn_job *job, int which) {
   return FN(native)(&job->array[which]) && fn_step(job, which) == (int64_t)sizeof(T) &&
          job->stretch[which] % job->stretch[FN_X] == 0;
@@ -103,7 +105,7 @@ static void FN(norm_planes)(const fn_job *job, int64_t lo, int64_t hi, void *scr
 /* ---- statistics that are known ----------------------------------------------------------------------------------- */
 
 static void FN(fold_channels)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
-  T *to = (T *)(uintptr_t)job->folded;
+  T *to = job->folded;
   FN(params) params;
   (void)scratch;
   params.shift[0] = 0;

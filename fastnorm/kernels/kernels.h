@@ -44,7 +44,7 @@ enum fn_which {
   FN_WHERE,   /* one byte per element, 0 or 1: which elements count */
   FN_WEIGHTS, /* how much they count; not negative */
   FN_Y,       /* what is written: y, or dx */
-  FN_S,       /* a second array that is written: x + residual */
+  FN_S,       /* x + residual, written; or y, which the gradient of a ReLU reads */
   FN_ARRAYS,
   FN_P = FN_ARRAYS, /* weight and bias along a reduced axis, the statistics along a kept one: counts elements */
   FN_STEPS
@@ -83,54 +83,73 @@ enum fn_sum { FN_SUM_COUNT, FN_SUM_U, FN_SUM_DY, FN_SUM_DYU, FN_SUMS };
 enum fn_factor { FN_OF_DY, FN_OF_ONE, FN_OF_U, FN_OF_MEAN, FN_FACTORS };
 
 typedef struct fn_job {
+  /* What is read and written, and in which types. */
   fn_array array[FN_ARRAYS];
   const void *weight, *bias; /* compute type, laid out by step[FN_P] of the reduced axes; NULL: one and zero */
   void *mean, *spread;       /* by step[FN_P] of the kept axes (spread: as `finish` says); NULL: not wanted */
   void *min, *max;           /* extrema, of x's dtype */
-  double *state;             /* planes: chunk slots or states by FN_P; NULL: results are enough */
-  int64_t state_stride;      /* doubles per plane of `state`; extrema: results per piece */
-  int64_t p;                 /* where the statistics of kept index 0 stand */
-  int64_t period, unit; /* kept indices whose statistics stand `period` apart share weight and bias: `unit` of each */
-  int64_t places;            /* how many kept indices in a row belong to a channel, where statistics are given */
-  int64_t stretch[FN_STEPS]; /* reduced elements that lie one step apart before one does not; n: all */
+  int dtype;                 /* compute type */
+  int out_dtype;             /* of mean and spread */
+
+  /* The canonical form (fn_plan), but for its axes, which stand last. */
+  int columns;               /* memory runs along a kept axis, `inner` */
+  int dense;                 /* rows of `beside` columns of x follow each other without a gap */
   int64_t outer;             /* product of kept[] */
   int64_t n;                 /* product of reduced[] */
+  int64_t p;                 /* where the statistics of kept index 0 stand */
+  int64_t stretch[FN_STEPS]; /* reduced elements that lie one step apart before one does not; n: all */
+  int64_t beside;            /* how long `inner` were if nothing was written; decides bits */
   int64_t chunk;             /* how many of the n make a chunk */
   int64_t strip;             /* columns per unit */
-  int64_t beside;            /* `inner`, as long as it were if nothing was written; this decides bits */
-  int64_t index;             /* which of the `outer` problems; backward: the reduced element that slots begin with */
-  int64_t first;             /* the chunk that slot 0 holds; backward: the block */
-  double eps, ddof;
-  double *saved;      /* count, mean and variance of the kept indices, one plane after the other; NULL: not wanted */
-  const void *folded; /* compute type, one plane per channel: center, center_lo, scale and shift of the apply loops */
+
+  /* What a driver is at. */
+  int64_t index; /* which of the `outer` problems; backward: the reduced element that slots begin with */
+  int64_t first; /* the chunk that slot 0 holds; backward: the block */
+  int resume;    /* `state` holds states that go on; otherwise they begin */
+  int stream;    /* results are written past the cache */
+
+  /* Statistics. */
+  double *state;        /* planes: chunk slots or states by FN_P; NULL: results are enough */
+  int64_t state_stride; /* doubles per plane of `state`; extrema: results per piece */
+  double ddof;
+  int finish;  /* enum fn_finish: what `spread` is */
+  int order;   /* of moments: 2, 3 or 4 */
+  int extrema; /* FN_MIN and FN_MAX are wanted */
+  int omit;    /* NaN counts as little as what FN_WHERE leaves out */
+
+  /* Norms. */
+  double eps;
   double least, most; /* FN_RANGE: where the extrema go; backward: most is the largest |weight| */
-  void *dweight, *dbias; /* backward: sums over the kept indices, by FN_P of the reduced axes; NULL: not wanted */
-  fn_slope *slopes;      /* backward: one per kept index, chunk after chunk; NULL: found on the way */
-  double *slots;         /* backward: sums of dweight and of dbias; the totals, then one slot per block of a wave */
-  int64_t width, block;  /* backward: elements of each sum in a slot; kept indices per slot */
-  int64_t wave;          /* backward: slots in use */
-  int64_t span;          /* channels, backward: places side by side that share a mean and an rstd */
-  double *totals;        /* channels, backward: sums of dweight and of dbias, by channel */
-  void *factors;         /* channels, backward: planes of the compute type */
-  double exponent;       /* normalize: p; local response norm: beta */
-  double alpha, k;       /* local response norm: alpha / size, and k */
-  int64_t before, after; /* local response norm: how many channels of a window lie on either side */
-  int dtype;             /* compute type */
-  int out_dtype;         /* of mean and spread */
+  int norm;           /* enum fn_norm: what is taken away and divided by */
+  int source;         /* which array is normalized: FN_X, or FN_S where a residual was added */
+  int quiet;          /* weight or bias holds infinity or NaN */
+
+  /* Norms of channels. */
+  int64_t period, unit; /* kept indices whose statistics stand `period` apart share weight and bias: `unit` of each */
+  int64_t places;       /* how many kept indices in a row belong to a channel, where statistics are given */
+  double *saved;        /* count, mean and variance of the kept indices, one plane after the other; NULL: not wanted */
+  void *folded;         /* compute type, one plane per channel: center, center_lo, scale and shift of the apply loops */
+  int relu;             /* what is below 0 becomes 0; backward: FN_S is read and holds the result */
+  int given;            /* what is applied are not the moments of x: it is in `state`; backward: in mean and spread */
+
+  /* Backward passes. */
+  void *dweight, *dbias; /* sums over the kept indices, by FN_P of the reduced axes; NULL: not wanted */
   int parameter_dtype;   /* of dweight and dbias */
-  int columns;           /* memory runs along a kept axis, `inner` */
-  int dense;             /* rows of `beside` columns of x follow each other without a gap */
-  int finish;            /* enum fn_finish: what `spread` is */
-  int source;            /* which array is normalized: FN_X, or FN_S where a residual was added */
-  int norm;              /* enum fn_norm: what a norm takes away and divides by */
-  int order;             /* of moments: 2, 3 or 4 */
-  int extrema;           /* FN_MIN and FN_MAX are wanted */
-  int omit;              /* NaN counts as little as what FN_WHERE leaves out */
-  int resume;            /* `state` holds states that go on; otherwise they begin */
-  int stream;            /* results are written past the cache */
-  int quiet;             /* weight or bias holds infinity or NaN */
-  int relu;              /* what is below 0 becomes 0; backward: FN_S is read and holds the result */
-  int given;             /* what is applied are not the moments of x: it is in `state`; backward: in mean and spread */
+  fn_slope *slopes;      /* one per kept index, chunk after chunk; NULL: found on the way */
+  double *slots;         /* sums: the totals, then one slot per block (channels: per chunk) of a wave */
+  int64_t width;         /* elements of each sum in a slot */
+  int64_t block;         /* kept indices per slot; normalize: reduced elements that are loaded together */
+  int64_t wave;          /* slots in use */
+  int64_t span;          /* channels: places side by side that share a mean and an rstd */
+  double *totals;        /* channels: sums of dweight and of dbias, by channel */
+  void *factors;         /* channels: planes of the compute type (enum fn_factor) */
+
+  /* p-norms and local response norms. */
+  double exponent;       /* p; beta */
+  double alpha, k;       /* alpha / size, and k */
+  int64_t before, after; /* how many channels of a window lie on either side */
+
+  /* The axes of the canonical form. */
   int kept_ndim, reduced_ndim;
   fn_axis inner;                                   /* size 1 for rows */
   fn_axis kept[FN_MAX_AXES], reduced[FN_MAX_AXES]; /* outermost first; kept[] without `inner` */
@@ -144,12 +163,11 @@ enum fn_norm { FN_LAYER, FN_RMS, FN_RANGE };
 /* Rows of a chunk of so many columns. */
 int64_t fn_block_rows(int64_t columns);
 
-/* What an axis of x is to a job: kept; reduced, with weight and bias along it; reduced, with these repeated along it.
- */
+/* What an axis is to a job: kept; reduced, with weight and bias along it; reduced, with these repeated along it. */
 enum fn_role { FN_KEPT, FN_REDUCED, FN_SHARED };
 
-/* Brings any strided problem into canonical form (axes.c): sets `p` to `strip`, `columns` and the axes, and moves
- * arrays to their lowest address where x has negative strides and nothing is written. steps[w][a] is the stride of
+/* Brings any strided problem into canonical form (axes.c): sets the fields of a job that describe it, and moves arrays
+ * to their lowest address where x has negative strides and nothing is written. steps[w][a] is the stride of
  * array w along axis a (NULL: no such array), roles[a] what that axis is. Needs array[], weight and bias. */
 void fn_plan(fn_job *job, int ndim, const int64_t *shape, const int64_t *const *steps, const char *roles);
 

@@ -396,8 +396,7 @@ static void FN(normalize_columns)(const fn_job *job, int64_t lo, int64_t hi, voi
   fn_stream_end();
 }
 
-/* ---- longer rows and columns: sums first ---------------------------------------------------------------------------
- */
+/* ---- longer rows and columns: sums first ------------------------------------------------------------------------- */
 
 /* Where the sums of part `chunk` of kept index k stand: three planes of `state_stride` for each part. */
 static inline double *FN(part)(const fn_job *job, int64_t chunk, int64_t k) {
@@ -416,7 +415,7 @@ static inline void FN(join_parts)(double *size, double *dot, double *ties, doubl
 
 static void FN(normalize_parts)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
   T *tile = scratch, *dy_tile = tile + FN_CHUNK;
-  const int64_t chunks = (job->n + job->chunk - 1) / job->chunk, stride_of_state = job->state_stride;
+  const int64_t chunks = (job->n + job->chunk - 1) / job->chunk, plane = job->state_stride;
   const int kind = fn_size_kind(job), with_slope = kind & FN_WITH_SLOPE;
   if (kind & FN_ANY_POWER) return; /* normalize_settle does it all */
   FN(extents) extents;
@@ -427,7 +426,7 @@ static void FN(normalize_parts)(const fn_job *job, int64_t lo, int64_t hi, void 
       const int64_t cols = job->inner.size - j < job->strip ? job->inner.size - j : job->strip;
       const char *x_base = fn_base(job, FN_X, outer, j), *dy_base = with_slope ? fn_base(job, FN_Z, outer, j) : NULL;
       double *to = FN(part)(job, chunk, outer * job->inner.size + j);
-      for (int64_t c = 0; c < cols; c++) to[c] = to[stride_of_state + c] = to[2 * stride_of_state + c] = 0;
+      for (int64_t c = 0; c < cols; c++) to[c] = to[plane + c] = to[2 * plane + c] = 0;
       for (int64_t i = start; i < end; i += job->block) {
         const int64_t rows = end - i < job->block ? end - i : job->block;
         int64_t stride = cols, dy_stride = cols;
@@ -442,8 +441,8 @@ static void FN(normalize_parts)(const fn_job *job, int64_t lo, int64_t hi, void 
           FN(measure_rows)(&x, &dy, 1, rows, &extents, kind);
         }
         for (int64_t c = 0; c < cols; c++)
-          FN(join_parts)(to + c, to + stride_of_state + c, to + 2 * stride_of_state + c, extents.size[c],
-                         extents.dot[c], extents.ties[c], kind);
+          FN(join_parts)(to + c, to + plane + c, to + 2 * plane + c, extents.size[c], extents.dot[c], extents.ties[c],
+                         kind);
       }
     }
   }

@@ -64,8 +64,7 @@ static void FN(respond)(const fn_job *job, T *y, const T *x, const double *end, 
   if (kind == FN_ANY_BETA) FN(respond_any)(y, x, end, begun, cols, alpha, k, least, job->exponent, spare, spare + cols);
 }
 
-/* ---- the careful way ----------------------------------------------------------------------------------------------
- */
+/* ---- the careful way --------------------------------------------------------------------------------------------- */
 
 /* base of a window of n elements that are `stride` apart, and whether all of it is finite; if not, only `m` counts. */
 static int FN(careful_base)(const fn_job *job, const T *x, int64_t stride, int64_t n, fn_wide *base) {
@@ -75,7 +74,7 @@ static int FN(careful_base)(const fn_job *job, const T *x, int64_t stride, int64
     if (!fn_finite((double)x[i * stride])) special += (double)x[i * stride] * (double)x[i * stride];
   }
   if (special != 0) {
-    base->m = job->k + job->alpha * special;
+    *base = (fn_wide){job->k + job->alpha * special, 0};
     return 0;
   }
   const int64_t scale = FN(reverse)(most);

@@ -49,8 +49,7 @@ static void FN(respond_back)(const fn_job *job, double *slope, double *term, con
   }
 }
 
-/* ---- the careful way ----------------------------------------------------------------------------------------------
- */
+/* ---- the careful way --------------------------------------------------------------------------------------------- */
 
 static inline double FN(element)(const fn_job *job, int which, int64_t outer, int64_t j, int64_t channel) {
   T one = 0;

@@ -38,8 +38,7 @@ static inline void fn_join_ties(double *size, double *ties, double more, double 
   *size = more > *size ? more : *size;
 }
 
-/* ---- numbers of any size: m * 2^e, 1 <= |m| < 2, or m = 0 -----------------------------------------------------------
- */
+/* ---- numbers of any size: m * 2^e, 1 <= |m| < 2, or m = 0 -------------------------------------------------------- */
 
 typedef struct {
   double m;
@@ -83,8 +82,7 @@ static fn_wide fn_wide_power(fn_wide base, double y) {
   return fn_wide_of(base.m < 0 && fn_is_odd(y) ? -m : m, exponent);
 }
 
-/* ---- local response norms
- * -------------------------------------------------------------------------------------------- */
+/* ---- local response norms ---------------------------------------------------------------------------------------- */
 
 /* base^beta: by square roots, or any other. */
 enum { FN_ONE, FN_ONE_HALF, FN_THREE_QUARTERS, FN_ANY_BETA };
