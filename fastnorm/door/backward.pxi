@@ -58,16 +58,6 @@ cdef int share_backward(fn_job *job, crew *team) except -1 nogil:
     return 0
 
 
-cdef int run_backward(fn_job *job) except -1 nogil:
-    cdef crew team
-    gather_crew(&team, job)
-    try:
-        share_backward(job, &team)
-    finally:
-        free(team.scratch)
-    return 0
-
-
 cdef cnp.ndarray new_parameter(cnp.ndarray x, const char *reduced, int typenum):
     """An empty array for the gradient of a parameter: the reduced axes of x."""
     cdef char kept[FN_MAX_AXES]
@@ -93,14 +83,12 @@ cdef object backward(object dy, object x, object mean, object rstd, object weigh
     cdef cnp.ndarray dx, dweight = None, dbias = None
     cdef int storage, typenum, written
     cdef bint in_place = False
-    if not cnp.PyArray_CheckExact(x) or not cnp.PyArray_CheckExact(dy) or not same_shape(x, dy):
+    if not cnp.PyArray_CheckExact(x) or not goes_with(dy, x):
         return None
     if not mark_normalized(x, normalized_shape, weight, axis, reduced):
         return None
     begin(&job)
     storage = storage_type(x)
-    if storage < 0 or storage_type(dy) < 0 or compute_type(storage) != compute_type(storage_type(dy)):
-        return None
     typenum = type_number(compute_type(storage))
     job.parameter_dtype = result_storage(storage)
     if dtype is not None:
@@ -141,11 +129,7 @@ cdef object backward(object dy, object x, object mean, object rstd, object weigh
             dbias.fill(0)
     else:
         job.stream = not in_place and cnp.PyArray_NBYTES(dx) >= stream_threshold
-        if cnp.PyArray_SIZE(x) < min(GIL_THRESHOLD, work_threshold):
-            run_backward(&job)
-        else:
-            with nogil:
-                run_backward(&job)
+        drive_released(share_backward, &job)
     return (dx, dweight, dbias) if norm == FN_LAYER else (dx, dweight)
 
 

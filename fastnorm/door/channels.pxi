@@ -1,4 +1,4 @@
-"""Channel norms: how their axes become a job."""
+"""Channel norms: how their axes become a job, their drivers and their doors."""
 
 cdef enum:
     # To what statistics belong: a channel; a channel of a sample; all samples of an element of a channel.
@@ -45,17 +45,27 @@ cdef bint plan_channels(fn_job *job, int axis, int64_t groups, int by, cnp.ndarr
     return True
 
 
-cdef bint one_each(object value, int64_t channels, int typenum, const void **data) noexcept:
-    """Where weight or bias of each channel are; NULL for None. False unless contiguous, of that type and shape."""
-    data[0] = NULL
-    if value is None:
-        return True
-    if not cnp.PyArray_CheckExact(value) or cnp.PyArray_TYPE(value) != typenum or cnp.PyArray_NDIM(value) != 1:
+cdef bint is_table(object value, int64_t rows, int64_t cols, int typenum, const void **data) noexcept:
+    """Where the elements of an array of shape (rows, cols), or (cols,) where rows is negative, are. False unless
+    contiguous, of that type and shape."""
+    cdef int ndim = 1 if rows < 0 else 2
+    if not cnp.PyArray_CheckExact(value) or cnp.PyArray_TYPE(value) != typenum:
         return False
-    if cnp.PyArray_DIM(value, 0) != channels or not cnp.PyArray_ISCARRAY_RO(value):
+    if not cnp.PyArray_ISCARRAY_RO(value) or cnp.PyArray_NDIM(value) != ndim:
         return False
     data[0] = cnp.PyArray_DATA(value)
-    return True
+    return cnp.PyArray_DIM(value, ndim - 1) == cols and (rows < 0 or cnp.PyArray_DIM(value, 0) == rows)
+
+
+cdef bint one_each(object value, int64_t channels, int typenum, const void **data) noexcept:
+    """Likewise, of weight or bias of each channel; NULL for None."""
+    data[0] = NULL
+    return value is None or is_table(value, -1, channels, typenum, data)
+
+
+cdef object as_affine(object value, object x):
+    """A weight or bias as the kernels of x take it, as far as that needs no check."""
+    return as_parameter(value, type_number(compute_type(storage_type(x)))) if cnp.PyArray_CheckExact(x) else value
 
 
 cdef bint is_running(object value, int64_t channels) noexcept:
@@ -66,6 +76,14 @@ cdef bint is_running(object value, int64_t channels) noexcept:
         and cnp.PyArray_NDIM(value) == 1
         and cnp.PyArray_DIM(value, 0) == channels
         and cnp.PyArray_ISCARRAY(value)
+    )
+
+
+cdef bint are_running(object mean, object var, int64_t channels, cnp.ndarray y) noexcept:
+    """Whether that goes for both, and neither shares memory with the other or with y."""
+    return (
+        is_running(mean, channels) and is_running(var, channels)
+        and apart(mean, y) and apart(var, y) and apart(mean, var)
     )
 
 
@@ -90,8 +108,8 @@ cdef void move(cnp.ndarray values, int64_t c, double momentum, double value) noe
 
 cdef void move_running(cnp.ndarray mean, cnp.ndarray var, double momentum, const double *saved, int64_t samples,
                        int64_t channels, bint skip) noexcept:
-    """Running statistics move towards the averages, over the samples, of means and unbiased variances; those of a channel
-    of which nothing counts stay. All stay, with `skip`, if one would move to infinity or NaN."""
+    """Running statistics move towards the averages, over the samples, of means and unbiased variances. Those of a
+    channel of which nothing counts stay; with `skip` all stay, if one would move to infinity or NaN."""
     cdef unsigned word = fn_fp_enter()
     cdef int64_t kept = samples * channels, c, n
     cdef double average, spread, count
@@ -164,7 +182,7 @@ cdef int share_scale(fn_job *job, crew *team) except -1 nogil:
               job.chunk * min(job.inner.size, <int64_t>FN_STRIP), team)
     else:
         share_chunks(team.table.scale_rows, job, team)
-    free(<void *>job.folded)
+    free(job.folded)
     return 0
 
 
@@ -203,12 +221,32 @@ cdef int run_batch(fn_job *job, fn_job *by_sample) except -1 nogil:
     return 0
 
 
-cdef cnp.ndarray new_statistic(fn_job *job, int64_t samples, int64_t channels):
-    """An empty array for the statistics of channels, or (samples >= 0) of those of each sample."""
+cdef tuple new_statistics(fn_job *job, int64_t samples, int64_t channels):
+    """Empty arrays for the mean and the spread of channels, or (samples >= 0) of those of each sample."""
     cdef cnp.npy_intp shape[2]
-    shape[0] = samples if samples >= 0 else channels
-    shape[1] = channels
-    return cnp.PyArray_EMPTY(2 if samples >= 0 else 1, shape, type_number(job.out_dtype), 0)
+    cdef int ndim = 1 if samples < 0 else 2, typenum = type_number(job.out_dtype)
+    shape[0] = samples
+    shape[ndim - 1] = channels
+    mean = cnp.PyArray_EMPTY(ndim, shape, typenum, 0)
+    spread = cnp.PyArray_EMPTY(ndim, shape, typenum, 0)
+    job.mean = cnp.PyArray_DATA(mean)
+    job.spread = cnp.PyArray_DATA(spread)
+    return mean, spread
+
+
+cdef object normalize_channels(fn_job *job, cnp.ndarray x, cnp.ndarray y, int64_t samples, int64_t kinds,
+                               bint return_stats):
+    """y, with the statistics of each of so many kinds of each sample."""
+    cdef cnp.ndarray mean = None, spread = None
+    if return_stats:
+        mean, spread = new_statistics(job, samples, kinds)
+    if cnp.PyArray_SIZE(x) == 0:
+        fill_nan(mean, spread)
+    else:
+        job.stream = not same_place(x, y) and cnp.PyArray_NBYTES(y) >= stream_threshold
+        with nogil:
+            drive(share_norm, job)
+    return (y, mean, spread) if return_stats else y
 
 
 def batch_norm(x, running_mean, running_var, weight, bias, bint training, momentum, eps, axis, bint relu, where,
@@ -219,18 +257,14 @@ def batch_norm(x, running_mean, running_var, weight, bias, bint training, moment
     cdef int64_t channels, c
     cdef double moved
     cdef bint known = running_mean is not None
-    if cnp.PyArray_CheckExact(x):
-        weight = as_parameter(weight, type_number(compute_type(storage_type(x))))
-        bias = as_parameter(bias, type_number(compute_type(storage_type(x))))
+    weight, bias = as_affine(weight, x), as_affine(bias, x)
     y = begin_channels(&job, x, axis, weight, bias, eps, where, out, checked)
     if y is None or not number(momentum, &moved) or (where is not None and not checked):
         return None
     channels = cnp.PyArray_DIM(x, axis)
     if known != (running_var is not None) or not (known or training):
         return None
-    if known and not (is_running(running_mean, channels) and is_running(running_var, channels)):
-        return None
-    if known and not (apart(running_mean, y) and apart(running_var, y) and apart(running_mean, running_var)):
+    if known and not are_running(running_mean, running_var, channels, y):
         return None
     if training and cnp.PyArray_SIZE(x) > 0 and (job.eps == 0 or cnp.PyArray_SIZE(x) == channels):
         return None
@@ -239,14 +273,9 @@ def batch_norm(x, running_mean, running_var, weight, bias, bint training, moment
     job.stream = not same_place(x, y) and cnp.PyArray_NBYTES(y) >= stream_threshold
     job.given = not training
     if return_stats:
-        mean = new_statistic(&job, -1, channels)
-        spread = new_statistic(&job, -1, channels)
-        job.mean = cnp.PyArray_DATA(mean)
-        job.spread = cnp.PyArray_DATA(spread)
+        mean, spread = new_statistics(&job, -1, channels)
     if training and cnp.PyArray_SIZE(x) == 0:
-        if return_stats:
-            (<object>mean).fill(float("nan"))
-            (<object>spread).fill(float("nan"))
+        fill_nan(mean, spread)
         return (y, mean, spread) if return_stats else y
     by_sample = job
     if not job.columns:
@@ -279,21 +308,17 @@ def instance_norm(x, running_mean, running_var, weight, bias, momentum, eps, axi
                   bint checked=False):
     """As `functional.instance_norm` by the statistics of x, or None."""
     cdef fn_job job
-    cdef cnp.ndarray y, mean = None, spread = None
+    cdef cnp.ndarray y
     cdef int64_t channels, samples
     cdef double moved
     cdef bint known = running_mean is not None
-    if cnp.PyArray_CheckExact(x):
-        weight = as_parameter(weight, type_number(compute_type(storage_type(x))))
-        bias = as_parameter(bias, type_number(compute_type(storage_type(x))))
+    weight, bias = as_affine(weight, x), as_affine(bias, x)
     y = begin_channels(&job, x, axis, weight, bias, eps, None, out, checked)
     if y is None or axis == 0 or not number(momentum, &moved) or known != (running_var is not None):
         return None
     samples = cnp.PyArray_DIM(x, 0)
     channels = cnp.PyArray_DIM(x, axis)
-    if known and not (is_running(running_mean, channels) and is_running(running_var, channels)):
-        return None
-    if known and not (apart(running_mean, y) and apart(running_var, y) and apart(running_mean, running_var)):
+    if known and not are_running(running_mean, running_var, channels, y):
         return None
     if cnp.PyArray_SIZE(x) > 0 and cnp.PyArray_SIZE(x) == samples * channels:
         return None
@@ -312,9 +337,7 @@ def group_norm(x, groups, weight, bias, eps, axis, out, bint return_stats, bint 
     cdef fn_job job
     cdef cnp.ndarray y
     cdef int64_t channels, count
-    if cnp.PyArray_CheckExact(x):
-        weight = as_parameter(weight, type_number(compute_type(storage_type(x))))
-        bias = as_parameter(bias, type_number(compute_type(storage_type(x))))
+    weight, bias = as_affine(weight, x), as_affine(bias, x)
     y = begin_channels(&job, x, axis, weight, bias, eps, None, out, checked)
     if y is None or axis == 0 or type(groups) is not int or groups <= 0 or groups > 1 << 40:
         return None
@@ -324,23 +347,3 @@ def group_norm(x, groups, weight, bias, eps, axis, out, bint return_stats, bint 
         return None
     plan_channels(&job, axis, count, BY_SAMPLE, x, y)
     return normalize_channels(&job, x, y, cnp.PyArray_DIM(x, 0), count, return_stats)
-
-
-cdef object normalize_channels(fn_job *job, cnp.ndarray x, cnp.ndarray y, int64_t samples, int64_t kinds,
-                               bint return_stats):
-    """y, with the statistics of each of so many kinds of each sample."""
-    cdef cnp.ndarray mean = None, spread = None
-    if return_stats:
-        mean = new_statistic(job, samples, kinds)
-        spread = new_statistic(job, samples, kinds)
-        job.mean = cnp.PyArray_DATA(mean)
-        job.spread = cnp.PyArray_DATA(spread)
-    if cnp.PyArray_SIZE(x) == 0:
-        for value in (mean, spread):
-            if value is not None:
-                (<object>value).fill(float("nan"))
-    else:
-        job.stream = not same_place(x, y) and cnp.PyArray_NBYTES(y) >= stream_threshold
-        with nogil:
-            run_norm(job)
-    return (y, mean, spread) if return_stats else y

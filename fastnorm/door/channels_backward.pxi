@@ -93,27 +93,6 @@ cdef int share_channels(fn_job *job, crew *team) except -1 nogil:
     return 0
 
 
-cdef int run_channels(fn_job *job) except -1 nogil:
-    cdef crew team
-    gather_crew(&team, job)
-    try:
-        share_channels(job, &team)
-    finally:
-        free(team.scratch)
-    return 0
-
-
-cdef bint is_list(object value, int64_t rows, int64_t cols, int typenum, const void **data) noexcept:
-    """Where the elements of a contiguous array of shape (rows, cols), or (cols,) where rows is 0, are."""
-    cdef int ndim = 2 if rows else 1
-    if not cnp.PyArray_CheckExact(value) or cnp.PyArray_TYPE(value) != typenum:
-        return False
-    if not cnp.PyArray_ISCARRAY_RO(value) or cnp.PyArray_NDIM(value) != ndim:
-        return False
-    data[0] = cnp.PyArray_DATA(value)
-    return cnp.PyArray_DIM(value, ndim - 1) == cols and (rows == 0 or cnp.PyArray_DIM(value, 0) == rows)
-
-
 cdef struct channel_request:
     # What is asked of a backward pass beside its arrays. groups: 0 where each channel has statistics of its own.
     int64_t groups
@@ -132,7 +111,7 @@ cdef object channel_backward(object dy, object x, object mean, object rstd, obje
     cdef int storage, typenum, written, parameter_storage, axis
     cdef int64_t channels, samples, cells, step, at, offset
     cdef bint in_place = False
-    if not cnp.PyArray_CheckExact(x) or not cnp.PyArray_CheckExact(dy) or not same_shape(x, dy):
+    if not cnp.PyArray_CheckExact(x) or not goes_with(dy, x):
         return None
     if type(channel_axis) is not int or not -cnp.PyArray_NDIM(x) <= channel_axis < cnp.PyArray_NDIM(x):
         return None
@@ -143,15 +122,10 @@ cdef object channel_backward(object dy, object x, object mean, object rstd, obje
         return None
     begin(&job)
     storage = storage_type(x)
-    if storage < 0 or storage_type(dy) < 0 or compute_type(storage) != compute_type(storage_type(dy)):
-        return None
-    if ask.relu:
-        if not cnp.PyArray_CheckExact(y) or not same_shape(x, y):
-            return None
-        if storage_type(y) < 0 or compute_type(storage_type(y)) != compute_type(storage):
-            return None
-    else:
+    if not ask.relu:
         y = None
+    elif not goes_with(y, x):
+        return None
     typenum = type_number(compute_type(storage))
     parameter_storage = result_storage(storage)
     if dtype is not None:
@@ -160,17 +134,14 @@ cdef object channel_backward(object dy, object x, object mean, object rstd, obje
         parameter_storage = storage_type(weight)
     weight = as_parameter(weight, typenum)
     channels = cnp.PyArray_DIM(x, axis)
-    samples = cnp.PyArray_DIM(x, 0) if ask.by_sample else 0
+    samples = cnp.PyArray_DIM(x, 0) if ask.by_sample else -1
     cells = ask.groups if ask.groups else channels
     if ask.groups and (channels % ask.groups or cnp.PyArray_SIZE(x) < LEAST * channels * samples):
         return None  # too few elements of each channel
-    if weight is not None and not is_list(weight, 0, channels, typenum, &job.weight):
+    if not one_each(weight, channels, typenum, &job.weight):
         return None
-    if ask.by_sample and samples == 0:
-        if not (is_empty_list(mean, cells, typenum) and is_empty_list(rstd, cells, typenum)):
-            return None
-    elif not (is_list(mean, samples, cells, typenum, <const void **>&means)
-              and is_list(rstd, samples, cells, typenum, <const void **>&rstds)):
+    if not (is_table(mean, samples, cells, typenum, <const void **>&means)
+            and is_table(rstd, samples, cells, typenum, <const void **>&rstds)):
         return None
     if not is_mask(where, x):
         return None
@@ -209,27 +180,12 @@ cdef object channel_backward(object dy, object x, object mean, object rstd, obje
             job.mean = <void *>(means + offset)
             job.spread = <void *>(rstds + offset)
             describe_samples(&job, axis, ask.by_sample, at, step, x, dx, dy, where, y)
-            if cnp.PyArray_SIZE(x) < min(GIL_THRESHOLD, work_threshold):
-                run_channels(&job)
-            else:
-                with nogil:
-                    run_channels(&job)
+            drive_released(share_channels, &job)
             at += step
         run(fn_active_table().channel_finish[job.dtype], &job, 0, channels, NULL)
     finally:
         free(job.totals)
     return dx, dweight, dbias
-
-
-cdef bint is_empty_list(object value, int64_t cols, int typenum) noexcept:
-    """Whether an array has the shape (0, cols)."""
-    return (
-        cnp.PyArray_CheckExact(value)
-        and cnp.PyArray_TYPE(value) == typenum
-        and cnp.PyArray_NDIM(value) == 2
-        and cnp.PyArray_DIM(value, 0) == 0
-        and cnp.PyArray_DIM(value, 1) == cols
-    )
 
 
 cdef int describe_samples(fn_job *job, int axis, bint by_sample, int64_t start, int64_t count, object x, object dx,

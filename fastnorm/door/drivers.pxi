@@ -1,6 +1,6 @@
 """Drivers: who works on which part of a job, and how partial results are folded."""
 
-# A norm of fewer elements keeps the GIL.
+# A call on fewer elements keeps the GIL, but for statistics.
 cdef int64_t GIL_THRESHOLD = 4096
 # Private hooks, which tests lower: a call on fewer elements runs on one thread, one on fewer bytes stays in the cache.
 cdef int64_t work_threshold = 32768
@@ -72,7 +72,7 @@ cdef void share(fn_kernel kernel, const fn_job *job, int64_t lo, int64_t hi, int
             run_piece(kernel, job, lo + piece * grain, hi, grain, team.scratch, threadid())
 
 
-cdef int share_moments(const fn_job *job, crew *team) except -1 nogil:
+cdef int share_moments(fn_job *job, crew *team) except -1 nogil:
     """Statistics of every kept index. Long columns that are few are shared chunk by chunk, in waves."""
     cdef int64_t chunks = parts(job.n, job.chunk), cols = job.inner.size, units = job.outer * parts(cols, job.strip)
     cdef int64_t slots, outer, count
@@ -159,21 +159,25 @@ cdef int share_norm(fn_job *job, crew *team) except -1 nogil:
     return 0
 
 
-cdef int run_moments(const fn_job *job) except -1 nogil:
+ctypedef int (*fn_driver)(fn_job *job, crew *team) except -1 nogil
+
+
+cdef int drive(fn_driver driver, fn_job *job) except -1 nogil:
+    """Gather a crew and let a driver share a job among it."""
     cdef crew team
     gather_crew(&team, job)
     try:
-        share_moments(job, &team)
+        driver(job, &team)
     finally:
         free(team.scratch)
     return 0
 
 
-cdef int run_norm(fn_job *job) except -1 nogil:
-    cdef crew team
-    gather_crew(&team, job)
-    try:
-        share_norm(job, &team)
-    finally:
-        free(team.scratch)
+cdef int drive_released(fn_driver driver, fn_job *job) except -1:
+    """Likewise, without the GIL where that takes longer than to hand it over."""
+    if job.n * job.outer * job.inner.size < min(GIL_THRESHOLD, work_threshold):
+        drive(driver, job)
+    else:
+        with nogil:
+            drive(driver, job)
     return 0

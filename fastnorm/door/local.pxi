@@ -30,19 +30,8 @@ cdef int share_normalize(fn_job *job, crew *team) except -1 nogil:
     return 0
 
 
-cdef int run_normalize(fn_job *job) except -1 nogil:
-    cdef crew team
-    gather_crew(&team, job)
-    try:
-        share_normalize(job, &team)
-    finally:
-        free(team.scratch)
-    return 0
-
-
-cdef int run_response(fn_job *job) except -1 nogil:
+cdef int share_response(fn_job *job, crew *team) except -1 nogil:
     """Strips of columns, as wide as the windows of all of them fit the scratch; one column, on one thread, if none."""
-    cdef crew team
     cdef fn_kernel kernel
     cdef int64_t width = job.before + 1 + job.after, column = 32 * (width + 4)  # bytes that a backward pass takes
     if not job.columns and job.kept_ndim > 0:  # channels are what is walked, however they lie in memory
@@ -50,7 +39,6 @@ cdef int run_response(fn_job *job) except -1 nogil:
         job.inner = job.kept[job.kept_ndim]
         job.outer //= job.inner.size
         job.columns = 1
-    gather_crew(&team, job)
     if column > <int64_t>FN_SCRATCH_BYTES:
         free(team.scratch)
         team.threads = 1
@@ -60,8 +48,7 @@ cdef int run_response(fn_job *job) except -1 nogil:
                 raise MemoryError(f"a window of {width} channels")
     job.strip = max(<int64_t>1, min(<int64_t>FN_STRIP // 2, <int64_t>FN_SCRATCH_BYTES // column))
     kernel = (team.table.response_columns if job.array[FN_Z].data == NULL else team.table.response_backward)[job.dtype]
-    share(kernel, job, 0, job.outer * parts(job.inner.size, job.strip), job.n * min(job.inner.size, job.strip), &team)
-    free(team.scratch)
+    share(kernel, job, 0, job.outer * parts(job.inner.size, job.strip), job.n * min(job.inner.size, job.strip), team)
     return 0
 
 
@@ -76,7 +63,7 @@ cdef object local_result(cnp.ndarray x, object out, int typenum, bint checked, b
     return out if checked or may_write(out, (x,)) else None
 
 
-cdef object run_local(fn_job *job, int (*driver)(fn_job *) except -1 nogil, object x, object dy, const char *reduced,
+cdef object run_local(fn_job *job, fn_driver driver, object x, object dy, const char *reduced,
                       object out, bint checked):
     """y, or dx where there is a dy, of a job whose numbers are set; None for anything unusual."""
     cdef cnp.ndarray y
@@ -87,11 +74,8 @@ cdef object run_local(fn_job *job, int (*driver)(fn_job *) except -1 nogil, obje
     storage = storage_type(x)
     if storage < 0:
         return None
-    if dy is not None:
-        if not cnp.PyArray_CheckExact(dy) or not same_shape(x, dy) or storage_type(dy) < 0:
-            return None
-        if compute_type(storage) != compute_type(storage_type(dy)):
-            return None
+    if dy is not None and not goes_with(dy, x):
+        return None
     y = local_result(x, out, type_number(result_storage(storage)), checked, &in_place)
     if y is None:
         return None
@@ -99,11 +83,7 @@ cdef object run_local(fn_job *job, int (*driver)(fn_job *) except -1 nogil, obje
     if cnp.PyArray_SIZE(x) == 0:
         return y
     job.stream = not in_place and cnp.PyArray_NBYTES(y) >= stream_threshold
-    if cnp.PyArray_SIZE(x) < min(GIL_THRESHOLD, work_threshold):
-        driver(job)
-    else:
-        with nogil:
-            driver(job)
+    drive_released(driver, job)
     return y
 
 
@@ -115,7 +95,7 @@ cdef object p_norm(object x, object dy, object p, object axis, object eps, objec
     begin(&job)
     if not number(p, &job.exponent) or not number(eps, &job.eps) or job.eps < 0:
         return None
-    return run_local(&job, run_normalize, x, dy, reduced, out, checked)
+    return run_local(&job, share_normalize, x, dy, reduced, out, checked)
 
 
 cdef object response(object x, object dy, object size, object alpha, object beta, object k, object out, bint checked):
@@ -135,7 +115,7 @@ cdef object response(object x, object dy, object size, object alpha, object beta
     channels = cnp.PyArray_DIM(x, 1)
     job.before = min(<int64_t>size // 2, channels)
     job.after = min((<int64_t>size - 1) // 2, channels)
-    return run_local(&job, run_response, x, dy, reduced, out, checked)
+    return run_local(&job, share_response, x, dy, reduced, out, checked)
 
 
 def normalize_by_norm(x, p, axis, eps, out, bint checked=False):

@@ -45,6 +45,17 @@ cdef bint same_shape(cnp.ndarray a, cnp.ndarray b) noexcept:
     return True
 
 
+cdef bint goes_with(object value, cnp.ndarray x) noexcept:
+    """Whether an array has the shape of x and is computed in the same type, which kernels know."""
+    return (
+        cnp.PyArray_CheckExact(value)
+        and same_shape(value, x)
+        and storage_type(x) >= 0
+        and storage_type(value) >= 0
+        and compute_type(storage_type(value)) == compute_type(storage_type(x))
+    )
+
+
 cdef bint lies_along(bint reduced_axes, object value, cnp.ndarray x, const char *reduced, int typenum,
                      const void **data) noexcept:
     """Where the elements of an array along the reduced, or the kept, axes of x are. False unless contiguous, of the
@@ -124,6 +135,13 @@ cdef bint may_write(cnp.ndarray y, tuple inputs) noexcept:
     return True
 
 
+cdef void fill_nan(object mean, object spread):
+    """The statistics of nothing, as far as they are wanted."""
+    for value in (mean, spread):
+        if value is not None:
+            value.fill(float("nan"))
+
+
 cdef struct request:
     # What is asked of a norm beside its arrays.
     int norm, finish
@@ -198,16 +216,10 @@ cdef object normalize(cnp.ndarray x, object residual, object where, const char *
             mean = new_kept(x, reduced, False, saved)
             job.mean = cnp.PyArray_DATA(mean)
     if cnp.PyArray_SIZE(x) == 0:
-        for value in (mean, spread):
-            if value is not None:
-                (<object>value).fill(float("nan"))
+        fill_nan(mean, spread)
     else:
         job.stream = not in_place and cnp.PyArray_NBYTES(y) >= stream_threshold
-        if cnp.PyArray_SIZE(x) < min(GIL_THRESHOLD, work_threshold):  # sooner done than the GIL is handed over
-            run_norm(&job)
-        else:
-            with nogil:
-                run_norm(&job)
+        drive_released(share_norm, &job)
     if not ask.return_stats:
         return y if s is None else (y, s)
     if ask.norm == FN_RMS:

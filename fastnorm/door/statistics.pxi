@@ -54,7 +54,7 @@ def mean_var(x, axis, ddof, bint keepdims, dtype, bint want_mean, bint want_spre
         spread = new_kept(array, reduced, keepdims, typenum)
         job.spread = cnp.PyArray_DATA(spread)
     with nogil:
-        run_moments(&job)
+        drive(share_moments, &job)
     return unwrap(mean) if want_mean else None, unwrap(spread) if want_spread else None
 
 
@@ -76,7 +76,7 @@ def update(cnp.ndarray state, cnp.ndarray x, axis, bint extrema, where=None, wei
     job.extrema = extrema
     job.resume = 1
     with nogil:
-        run_moments(&job)
+        drive(share_moments, &job)
 
 
 def contains_nan(cnp.ndarray x, where, weights):
@@ -92,7 +92,7 @@ def contains_nan(cnp.ndarray x, where, weights):
     job.norm = FN_RANGE
     job.extrema = 1
     with nogil:
-        run_moments(&job)
+        drive(share_moments, &job)
     return state[FN_MIN] != state[FN_MIN]
 
 
