@@ -123,6 +123,47 @@ def instance_norm_backward(
     out: Any,
     dtype: np.dtype | None = ...,
 ) -> Any: ...
+def batch_norm(
+    x: Any,
+    running_mean: Any,
+    running_var: Any,
+    weight: Any,
+    bias: Any,
+    training: bool,
+    momentum: Any,
+    eps: Any,
+    axis: Any,
+    relu: bool,
+    where: Any,
+    skip: bool,
+    out: Any,
+    return_stats: bool,
+    checked: bool = ...,
+) -> Any: ...
+def group_norm(
+    x: Any,
+    groups: Any,
+    weight: Any,
+    bias: Any,
+    eps: Any,
+    axis: Any,
+    out: Any,
+    return_stats: bool,
+    checked: bool = ...,
+) -> Any: ...
+def instance_norm(
+    x: Any,
+    running_mean: Any,
+    running_var: Any,
+    weight: Any,
+    bias: Any,
+    momentum: Any,
+    eps: Any,
+    axis: Any,
+    out: Any,
+    return_stats: bool,
+    checked: bool = ...,
+) -> Any: ...
 def normalize_by_norm(x: Any, p: Any, axis: Any, eps: Any, out: Any, checked: bool = ...) -> Any: ...
 def normalize_backward(dy: Any, x: Any, p: Any, axis: Any, eps: Any) -> Any: ...
 def local_response_norm(x: Any, size: Any, alpha: Any, beta: Any, k: Any, out: Any, checked: bool = ...) -> Any: ...
