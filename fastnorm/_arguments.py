@@ -82,9 +82,7 @@ def channel_axis(value: Any, x: np.ndarray, *, samples: bool = False) -> int:
     if x.ndim < 2:
         raise ValueError(f"x has shape {x.shape}; expected an axis of samples and one of channels at least")
     try:
-        axis = normalize_axis_index(_index(value), x.ndim, "channel_axis")
-    except TypeError:
-        raise TypeError(f"channel_axis must be an int, got {value!r}") from None
+        axis = normalize_axis_index(integer("channel_axis", value), x.ndim, "channel_axis")
     except OverflowError:
         raise np.exceptions.AxisError(f"channel_axis is {value!r}; expected an axis of {x.ndim} dimensions") from None
     if samples and axis == 0:
@@ -99,10 +97,7 @@ def per_channel(name: str, value: Any, channels: int, dtype: np.dtype) -> np.nda
 
 def groups(value: Any, channels: int) -> int:
     """A number of groups that divides the channels."""
-    try:
-        count = _index(value)
-    except TypeError:
-        raise TypeError(f"num_groups must be an int, got {value!r}") from None
+    count = integer("num_groups", value)
     if count < 1 or channels % count:
         raise ValueError(f"num_groups is {count}; expected a divisor of the {channels} channels of x")
     return count
@@ -130,6 +125,17 @@ def choice(name: str, value: Any, choices: Sequence[Any]) -> None:
     """Refuse what is none of the choices."""
     if not any(type(value) is type(item) and value == item for item in choices):
         raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, got {value!r}")
+
+
+def integer(name: str, value: Any, *, least: int | None = None) -> int:
+    """`value` as an int that is not below `least`."""
+    try:
+        found = _index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an int, got {value!r}") from None
+    if least is not None and found < least:
+        raise ValueError(f"{name} must be >= {least}, got {found}")
+    return found
 
 
 def sizes(name: str, value: Any) -> tuple[int, ...]:
@@ -259,14 +265,14 @@ def alike(name: str, value: Any, x: np.ndarray) -> np.ndarray:
     return found
 
 
-def gradient(dy: Any, x: np.ndarray) -> np.ndarray:
-    """`dy` as an array of the shape of x that is computed in the same type."""
-    found = array("dy", dy)
+def goes_with(name: str, value: Any, x: np.ndarray) -> np.ndarray:
+    """`value` as an array of the shape of x that is computed in the same type."""
+    found = array(name, value)
     if found.shape != x.shape:
-        raise ValueError(f"dy has shape {found.shape}; expected {x.shape}, the shape of x")
+        raise ValueError(f"{name} has shape {found.shape}; expected {x.shape}, the shape of x")
     if compute_dtype(found) != compute_dtype(x):
         expected = "float64 or an integer type" if compute_dtype(x) == np.float64 else "float16, bfloat16 or float32"
-        raise TypeError(f"dy has dtype {found.dtype}; expected {expected}, to go with x of dtype {x.dtype}")
+        raise TypeError(f"{name} has dtype {found.dtype}; expected {expected}, to go with x of dtype {x.dtype}")
     return found
 
 
@@ -320,6 +326,13 @@ def outputs(out: Any, x: np.ndarray, dtype: np.dtype, residual: np.ndarray, othe
     if y is None or s is None:
         raise TypeError("out must be a tuple (y, s) of two arrays, got None in it")
     return y, s
+
+
+def as_given(result: Any, out: Any, is_tuple: bool = True) -> Any:
+    """The result, its first array being `out` as the caller knows it (a subclass of ndarray, for example)."""
+    if out is None:
+        return result
+    return (out, *result[1:]) if is_tuple else out
 
 
 def may_share(a: np.ndarray, b: np.ndarray) -> bool:

@@ -10,6 +10,8 @@ import numpy as np
 
 from . import _arguments, _ops
 
+_Running = list[tuple[str, np.ndarray | None]]  # mean and variance by the names that messages give them
+
 __all__ = ["batch_norm", "group_norm", "instance_norm"]
 
 
@@ -137,9 +139,11 @@ def batch_norm(
             raise ValueError(f"x has {spoilt}, which nonfinite='raise' forbids")
     asked = (momentum, eps, axis)
     relu, skip = activation == "relu", nonfinite == "skip"
-    result = _ops.batch_norm(x, *given, weight, bias, training, *asked, relu, mask, skip, into, return_stats, True)
+    result = _ops.batch_norm(
+        x, given[0], given[1], weight, bias, training, *asked, relu, mask, skip, into, return_stats, True
+    )
     _give_back(running, given, changed=bool(training) and not spoilt)
-    return _as_given(result, out, return_stats)
+    return _arguments.as_given(result, out, return_stats)
 
 
 def group_norm(
@@ -214,7 +218,7 @@ def group_norm(
     if x.size == groups:
         raise ValueError(f"x has shape {x.shape}; expected more than one value in {groups} groups of a single sample")
     result = _ops.group_norm(x, groups, weight, bias, eps, axis, into, return_stats, True)
-    return _as_given(result, out, return_stats)
+    return _arguments.as_given(result, out, return_stats)
 
 
 def instance_norm(
@@ -300,15 +304,13 @@ def instance_norm(
     if x.size and x.size == x.shape[0] * channels:
         raise ValueError(f"x has shape {x.shape}; expected more than one position per channel")
     given = [None if value is None else _writable(value) for _, value in running]
-    result = _ops.instance_norm(x, *given, weight, bias, momentum, eps, axis, into, return_stats, True)
+    result = _ops.instance_norm(x, given[0], given[1], weight, bias, momentum, eps, axis, into, return_stats, True)
     _give_back(running, given, changed=True)
-    return _as_given(result, out, return_stats)
-
-
-_Running = list[tuple[str, np.ndarray | None]]
+    return _arguments.as_given(result, out, return_stats)
 
 
 def _affine(x: np.ndarray, channels: int, weight: Any, bias: Any) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Weight and bias in the form that the doors know."""
     dtype = _arguments.compute_dtype(x)
     return (
         _arguments.per_channel("weight", weight, channels, dtype),
@@ -324,22 +326,24 @@ def _running(mean: Any, var: Any, channels: int, *, needed: bool) -> _Running:
         if needed:
             raise ValueError("running_mean and running_var are needed to normalize by them, got None")
         return [("running_mean", None), ("running_var", None)]
-    found = [("running_mean", _arguments.running("running_mean", mean, channels, changed=not needed))]
-    found.append(("running_var", _arguments.running("running_var", var, channels, changed=not needed)))
-    if _arguments.may_share(found[0][1], found[1][1]):
+    mean = _arguments.running("running_mean", mean, channels, changed=not needed)
+    var = _arguments.running("running_var", var, channels, changed=not needed)
+    if _arguments.may_share(mean, var):
         raise ValueError("running_mean overlaps running_var; expected separate memory")
-    return [*found]
+    return [("running_mean", mean), ("running_var", var)]
 
 
 def _writable(value: np.ndarray) -> np.ndarray:
     """The array itself if the door can change it where it is, else a float64 copy."""
     plain = type(value) is np.ndarray and value.dtype in (np.float32, np.float64) and value.dtype.isnative
-    return value if plain and value.flags.carray else np.array(value, np.float64, subok=False)
+    if plain and value.flags.carray:
+        return value
+    return np.array(value, np.float64, subok=False)
 
 
-def _give_back(running: _Running, changed_copies: list[np.ndarray | None], *, changed: bool) -> None:
-    """Copies that were changed return to the caller's arrays."""
-    for (_, value), copy in zip(running, changed_copies, strict=True):
+def _give_back(running: _Running, given: list[np.ndarray | None], *, changed: bool) -> None:
+    """Copies that were given to the door, and changed there, return to the caller's arrays."""
+    for (_, value), copy in zip(running, given, strict=True):
         if changed and value is not None and copy is not None and copy is not value:
             with np.errstate(over="ignore"):
                 value[...] = copy
@@ -353,10 +357,12 @@ def _counts(x: np.ndarray, axis: int, mask: np.ndarray | None) -> np.ndarray:
         return np.full(channels, x.size // channels)
     repeated = tuple(a for a in others if mask.strides[a] == 0)
     once = mask[tuple(slice(0, 1) if a in repeated else slice(None) for a in range(x.ndim))]
-    return once.sum(others, dtype=np.int64) * math.prod(x.shape[a] for a in repeated)
+    counts: np.ndarray = once.sum(others, dtype=np.int64) * math.prod(x.shape[a] for a in repeated)
+    return counts
 
 
 def _refuse_single_values(x: np.ndarray, axis: int, mask: np.ndarray | None) -> None:
+    """Refuse a batch that has a single value of a channel: it has no variance."""
     for channel in np.flatnonzero(_counts(x, axis, mask) == 1)[:1]:
         counted = "where leaves one value" if mask is not None else f"x has shape {x.shape}, one value"
         raise ValueError(f"{counted} of channel {channel}; expected more than one value per channel in training")
@@ -374,9 +380,3 @@ def _nonfinite(x: np.ndarray, axis: int, mask: np.ndarray | None, running: _Runn
             kind = name.removeprefix("running_")
             return f"a batch {kind} of {as_stored[channel]} in channel {channel}"
     return ""
-
-
-def _as_given(result: Any, out: np.ndarray | None, return_stats: bool) -> Any:
-    if out is None:
-        return result
-    return (out, *result[1:]) if return_stats else out

@@ -99,17 +99,16 @@ def batch_norm_backward(
     x, dy, axis = _channels(x, dy, channel_axis)
     shape = (x.shape[axis],)
     mean, rstd, weight, dtype = _parameters(x, axis, shape, "one number per channel,", mean, rstd, weight)
+    _arguments.choice("activation", activation, (None, "relu"))
     if activation is not None:
-        if not isinstance(activation, str) or activation != "relu":
-            raise ValueError(f"activation must be 'relu' or None, got {activation!r}")
         if y is None:
             raise ValueError("y is None; expected the result, which activation='relu' asks for")
-        activation, y = "relu", _result(y, x)
+        y = _arguments.goes_with("y", y, x)
     where = _arguments.mask("where", where, x.shape)
     others = [("mean", mean), ("rstd", rstd), ("weight", weight), ("y", y), ("where", where)]
     into = _arguments.output(out, x, _arguments.result_dtype(x), others, in_place=[("dy", dy)])
     result = _ops.batch_norm_backward(dy, x, mean, rstd, weight, training, axis, activation, y, where, into, dtype)
-    return result if out is None else (out, *result[1:])
+    return _arguments.as_given(result, out)
 
 
 def group_norm_backward(
@@ -177,19 +176,15 @@ def group_norm_backward(
     if result is not None:
         return result
     x, dy, axis = _channels(x, dy, channel_axis, samples=True)
-    groups = _arguments.sizes("num_groups", num_groups)
-    if np.iterable(num_groups):
-        raise TypeError(f"num_groups must be an int, got {num_groups!r}")
-    if groups[0] < 1 or x.shape[axis] % groups[0]:
-        raise ValueError(f"num_groups is {num_groups!r}; expected a divisor of the {x.shape[axis]} channels of x")
-    shape = (x.shape[0], groups[0])
+    groups = _arguments.groups(num_groups, x.shape[axis])
+    shape = (x.shape[0], groups)
     mean, rstd, weight, dtype = _parameters(x, axis, shape, "(samples, groups),", mean, rstd, weight)
     others = [("mean", mean), ("rstd", rstd), ("weight", weight)]
     into = _arguments.output(out, x, _arguments.result_dtype(x), others, in_place=[("dy", dy)])
-    result = _ops.group_norm_backward(dy, x, mean, rstd, groups[0], weight, axis, into, dtype)
+    result = _ops.group_norm_backward(dy, x, mean, rstd, groups, weight, axis, into, dtype)
     if result is None:
         result = _small_groups(dy, x, mean, rstd, weight, axis, into, dtype)
-    return result if out is None else (out, *result[1:])
+    return _arguments.as_given(result, out)
 
 
 def instance_norm_backward(
@@ -264,14 +259,14 @@ def instance_norm_backward(
     others = [("mean", mean), ("rstd", rstd), ("weight", weight)]
     into = _arguments.output(out, x, _arguments.result_dtype(x), others, in_place=[("dy", dy)])
     result = _ops.instance_norm_backward(dy, x, mean, rstd, weight, use_input_stats, axis, into, dtype)
-    return result if out is None else (out, *result[1:])
+    return _arguments.as_given(result, out)
 
 
 def _channels(x: Any, dy: Any, channel_axis: Any, *, samples: bool = False) -> tuple[np.ndarray, np.ndarray, int]:
     """x, dy and the channel axis in the form that the doors know."""
     x = _arguments.array("x", x)
     axis = _arguments.channel_axis(channel_axis, x, samples=samples)
-    return x, _arguments.gradient(dy, x), axis
+    return x, _arguments.goes_with("dy", dy, x), axis
 
 
 def _parameters(
@@ -285,16 +280,6 @@ def _parameters(
     )
     gradient = _arguments.result_dtype(x if weight is None else _arguments.array("weight", weight))
     return mean, rstd, _arguments.per_channel("weight", weight, x.shape[axis], dtype), gradient
-
-
-def _result(y: Any, x: np.ndarray) -> np.ndarray:
-    """The result of a forward pass as an array of the shape of x that is computed in the same type."""
-    found = _arguments.array("y", y)
-    if found.shape != x.shape:
-        raise ValueError(f"y has shape {found.shape}; expected {x.shape}, the shape of x")
-    if _arguments.compute_dtype(found) != _arguments.compute_dtype(x):
-        raise TypeError(f"y has dtype {found.dtype}; expected {_arguments.result_dtype(x)}, the dtype of the result")
-    return found
 
 
 def _small_groups(

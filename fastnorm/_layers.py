@@ -3,7 +3,6 @@
 A layer of `nn` adds its arguments, how x is normalized and how dy is differentiated.
 """
 
-import operator
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Self
 
@@ -235,19 +234,6 @@ class Layer:
         axis = _arguments.channel_axis(self.channel_axis, batch, samples=self._by_sample) - single
         if x.shape[axis] != channels:
             raise ValueError(f"expected {channels} channels along axis {axis} of x, got x of shape {x.shape}")
-
-
-def integer(name: str, value: Any, least: int | None = None) -> int:
-    """`value` as an int that is not below `least`."""
-    try:
-        if isinstance(value, (bool, np.bool)):
-            raise TypeError
-        found = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an int, got {value!r}") from None
-    if least is not None and found < least:
-        raise ValueError(f"{name} must be >= {least}, got {found}")
-    return found
 
 
 def number(name: str, value: Any, least: float | None = None) -> Any:

@@ -1,7 +1,6 @@
 """Vectors of unit p-norm, and normalization by neighbouring channels: forward and backward."""
 
 import math
-import operator
 from typing import Any
 
 import numpy as np
@@ -64,7 +63,7 @@ def normalize(x: Any, p: float = 2.0, axis: Any = 1, eps: float = 1e-12, *, out:
     p, axes, eps = _norm(x, p, axis, eps)
     into = _arguments.output(out, x, _arguments.result_dtype(x))
     result = _ops.normalize_by_norm(x, p, axes, eps, into, True)
-    return result if out is None else out
+    return _arguments.as_given(result, out, False)
 
 
 def normalize_backward(dy: Any, x: Any, p: float = 2.0, axis: Any = 1, eps: float = 1e-12) -> Any:
@@ -105,7 +104,7 @@ def normalize_backward(dy: Any, x: Any, p: float = 2.0, axis: Any = 1, eps: floa
     if result is not None:
         return result
     x = _arguments.array("x", x)
-    dy = _arguments.gradient(dy, x)
+    dy = _arguments.goes_with("dy", dy, x)
     return _ops.normalize_backward(dy, x, *_norm(x, p, axis, eps))
 
 
@@ -170,7 +169,7 @@ def local_response_norm(
     window = _window(x, size, alpha, beta, k)
     into = _arguments.output(out, x, _arguments.result_dtype(x))
     result = _ops.local_response_norm(x, *window, into, True)
-    return result if out is None else out
+    return _arguments.as_given(result, out, False)
 
 
 def local_response_norm_backward(
@@ -212,7 +211,7 @@ def local_response_norm_backward(
     if result is not None:
         return result
     x = _arguments.array("x", x)
-    dy = _arguments.gradient(dy, x)
+    dy = _arguments.goes_with("dy", dy, x)
     return _ops.local_response_norm_backward(dy, x, *_window(x, size, alpha, beta, k))
 
 
@@ -229,12 +228,7 @@ def _window(x: np.ndarray, size: Any, alpha: Any, beta: Any, k: Any) -> tuple[in
     """The size of a window and the numbers of its formula in the form that the doors know."""
     if x.ndim < 3:
         raise ValueError(f"x has shape {x.shape}; expected at least 3 dimensions, (N, C, *)")
-    try:
-        if isinstance(size, (bool, np.bool)):
-            raise TypeError
-        channels = operator.index(size)
-    except TypeError:
-        raise TypeError(f"size must be an int, got {size!r}") from None
+    channels = _arguments.integer("size", size)
     if not 1 <= channels < 1 << 53:
         raise ValueError(f"size must be a number of channels, 1 or more, got {size!r}")
     numbers = []

@@ -117,7 +117,7 @@ def layer_norm(
     others = [("weight", weight), ("bias", bias), ("where", where)]
     into = _arguments.output(out, x, _arguments.result_dtype(x), others)
     result = _ops.layer_norm(x, None, None, weight, bias, eps, axes, where, into, return_stats, True)
-    return _as_given(result, out, return_stats)
+    return _arguments.as_given(result, out, return_stats)
 
 
 def rms_norm(
@@ -172,7 +172,7 @@ def rms_norm(
     eps = None if eps is None else _arguments.real("eps", eps, least=0)
     into = _arguments.output(out, x, _arguments.result_dtype(x), [("weight", weight)])
     result = _ops.rms_norm(x, None, None, weight, eps, axes, into, return_stats, True)
-    return _as_given(result, out, return_stats)
+    return _arguments.as_given(result, out, return_stats)
 
 
 def add_layer_norm(
@@ -353,7 +353,7 @@ def standardize(
     into = _arguments.output(out, x, _arguments.result_dtype(x))
     omit = _arguments.omits_nan(nan_policy, "x", x)
     result = _ops.standardize(x, axes, ddof, eps, omit, into, return_stats, True)
-    return _as_given(result, out, return_stats)
+    return _arguments.as_given(result, out, return_stats)
 
 
 def min_max_scale(
@@ -417,7 +417,7 @@ def min_max_scale(
     into = _arguments.output(out, x, _arguments.result_dtype(x))
     omit = _arguments.omits_nan(nan_policy, "x", x)
     result = _ops.min_max_scale(x, axes, least, most, omit, into, return_stats, True)
-    return _as_given(result, out, return_stats)
+    return _arguments.as_given(result, out, return_stats)
 
 
 def layer_norm_backward(
@@ -503,7 +503,7 @@ def layer_norm_backward(
     if result is not None:
         return result
     x, axes, scale, _ = _normalized(x, normalized_shape, weight, None, axis)
-    dy = _arguments.gradient(dy, x)
+    dy = _arguments.goes_with("dy", dy, x)
     mean = _arguments.statistic("mean", mean, x, axes)
     rstd = _arguments.statistic("rstd", rstd, x, axes)
     where = _arguments.mask("where", where, x.shape)
@@ -511,7 +511,7 @@ def layer_norm_backward(
     into = _arguments.output(out, x, _arguments.result_dtype(x), others, in_place=[("dy", dy)])
     dtype = _arguments.result_dtype(x if weight is None else np.asarray(weight))
     result = _ops.layer_norm_backward(dy, x, mean, rstd, scale, None, axes, where, into, dtype)
-    return result if out is None else (out, *result[1:])
+    return _arguments.as_given(result, out)
 
 
 def rms_norm_backward(
@@ -568,13 +568,13 @@ def rms_norm_backward(
     if result is not None:
         return result
     x, axes, scale, _ = _normalized(x, normalized_shape, weight, None, axis)
-    dy = _arguments.gradient(dy, x)
+    dy = _arguments.goes_with("dy", dy, x)
     rstd = _arguments.statistic("rstd", rstd, x, axes)
     others = [("rstd", rstd), ("weight", scale)]
     into = _arguments.output(out, x, _arguments.result_dtype(x), others, in_place=[("dy", dy)])
     dtype = _arguments.result_dtype(x if weight is None else np.asarray(weight))
     result = _ops.rms_norm_backward(dy, x, rstd, scale, None, axes, into, dtype)
-    return result if out is None else (out, *result[1:])
+    return _arguments.as_given(result, out)
 
 
 def _normalized(x: Any, normalized_shape: Any, weight: Any, bias: Any, axis: Any) -> tuple[Any, Any, Any, Any]:
@@ -585,10 +585,3 @@ def _normalized(x: Any, normalized_shape: Any, weight: Any, bias: Any, axis: Any
     shape = tuple(x.shape[a] for a in axes)
     weight = _arguments.parameter("weight", weight, shape, dtype)
     return x, axes, weight, _arguments.parameter("bias", bias, shape, dtype)
-
-
-def _as_given(result: Any, out: np.ndarray | None, return_stats: bool) -> Any:
-    """The result, with `out` as the caller knows it (a subclass of ndarray, for example)."""
-    if out is None:
-        return result
-    return (out, *result[1:]) if return_stats else out

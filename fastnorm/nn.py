@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from . import _arguments, functional
-from ._layers import Layer, integer, number
+from ._layers import Layer, number
 
 __all__ = [
     "BatchNorm1d",
@@ -48,11 +48,11 @@ class _RunningNorm(Layer):
     def __init__(
         self, num_features: int, eps: float, momentum: float | None, affine: bool, track: bool, axis: int, **kinds: Any
     ) -> None:
-        self.num_features = integer("num_features", num_features, 0)
+        self.num_features = _arguments.integer("num_features", num_features, least=0)
         self.eps = number("eps", eps, 0)
         self.momentum = None if momentum is None else number("momentum", momentum)
         self.affine, self.track_running_stats = affine, track
-        self.channel_axis = integer("channel_axis", axis)
+        self.channel_axis = _arguments.integer("channel_axis", axis)
         super().__init__(self.num_features, **kinds, weight=affine, running=track)
 
 
@@ -366,13 +366,13 @@ class GroupNorm(Layer):
         dtype: Any = np.float32,
         channel_axis: int = 1,
     ) -> None:
-        self.num_groups = integer("num_groups", num_groups, 1)
-        self.num_channels = integer("num_channels", num_channels, 0)
+        self.num_groups = _arguments.integer("num_groups", num_groups, least=1)
+        self.num_channels = _arguments.integer("num_channels", num_channels, least=0)
         if self.num_channels % self.num_groups:
             raise ValueError(f"num_channels ({num_channels}) must be divisible by num_groups ({num_groups})")
         self.eps = number("eps", eps, 0)
         self.affine = affine
-        self.channel_axis = integer("channel_axis", channel_axis)
+        self.channel_axis = _arguments.integer("channel_axis", channel_axis)
         super().__init__(self.num_channels, dtype, weight=affine, bias=bias)
 
     def _normalize(self, x: np.ndarray) -> _Pass:
@@ -523,7 +523,7 @@ class LocalResponseNorm(Layer):
     _shown = ("size", "alpha", "beta", "k")
 
     def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
-        self.size = integer("size", size, 1)
+        self.size = _arguments.integer("size", size, least=1)
         self.alpha, self.beta, self.k = number("alpha", alpha), number("beta", beta), number("k", k)
         super().__init__()
 
