@@ -297,10 +297,10 @@ def _small_groups(
     groups = mean.shape[1]
     size = x.shape[axis] // groups
     axes = tuple(range(1, x.ndim))
-    others = tuple(a - 1 for a in axes if a != axis)
     shape = tuple(size if a == axis else x.shape[a] for a in axes)
     along = tuple(size if a == axis else 1 for a in axes)
-    dweight, dbias = np.zeros((2, x.shape[axis]))
+    positions = x.size // max(1, x.shape[0] * x.shape[axis])
+    dweight, dbias = np.zeros((2, x.shape[axis], positions))  # of every position, until all are summed
     with np.errstate(all="ignore"):
         for g in range(groups):
             channels = slice(g * size, (g + 1) * size)
@@ -313,6 +313,6 @@ def _small_groups(
                 dy[part], x[part], *statistics, scale, None, axes, None, dx[part], np.dtype(np.float64)
             )
             if scale is not None:
-                dweight[channels] = result[1].sum(others)
-            dbias[channels] = result[2].sum(others)
-        return dx, None if weight is None else dweight.astype(dtype), dbias.astype(dtype)
+                dweight[channels] = np.moveaxis(result[1], axis - 1, 0).reshape(size, -1)
+            dbias[channels] = np.moveaxis(result[2], axis - 1, 0).reshape(size, -1)
+    return dx, None if weight is None else _ops.sum_positions(dweight, dtype), _ops.sum_positions(dbias, dtype)

@@ -112,6 +112,7 @@ def group_norm_backward(
     out: Any,
     dtype: np.dtype | None = ...,
 ) -> Any: ...
+def sum_positions(values: np.ndarray, dtype: np.dtype) -> np.ndarray: ...
 def instance_norm_backward(
     dy: Any,
     x: Any,

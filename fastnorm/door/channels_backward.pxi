@@ -218,3 +218,23 @@ def instance_norm_backward(dy, x, mean, rstd, weight, bint use_input_stats, chan
     """As `functional.instance_norm_backward`, or None. `dtype`, that of dweight and dbias: the call was checked."""
     cdef channel_request ask = channel_request(0, use_input_stats, not use_input_stats, False)
     return channel_backward(dy, x, mean, rstd, weight, channel_axis, None, None, out, dtype, ask)
+
+
+def sum_positions(cnp.ndarray values, dtype):
+    """The sums of float64 rows that follow each other, rounded once to a floating type."""
+    cdef fn_job job
+    cdef int64_t channels = cnp.PyArray_DIM(values, 0), positions = cnp.PyArray_DIM(values, 1), c, i
+    cdef const double *from_ = <const double *>cnp.PyArray_DATA(values)
+    cdef unsigned word
+    cdef cnp.ndarray totals = numpy.zeros(channels), result = numpy.empty(channels, dtype)
+    begin(&job)
+    job.totals = <double *>cnp.PyArray_DATA(totals)
+    job.dweight = cnp.PyArray_DATA(result)
+    job.parameter_dtype = float_storage(cnp.PyArray_TYPE(result))
+    word = fn_fp_enter()
+    for c in range(channels):
+        for i in range(positions):
+            job.totals[c] += from_[c * positions + i]
+    fn_fp_leave(word)
+    run(fn_active_table().channel_finish[FN_F64], &job, 0, channels, NULL)
+    return result
