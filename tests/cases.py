@@ -370,7 +370,7 @@ def _list_channel_ops():
     def relu(x, weight, bias, out=None):
         return fastnorm.batch_norm(x, None, None, weight, bias, True, activation="relu", out=out)
 
-    def last(x, out=None):
+    def last(x):
         return fastnorm.batch_norm(np.moveaxis(x, 1, -1), training=True, channel_axis=-1, return_stats=True)
 
     def instance(x, weight, bias, out=None):

@@ -553,6 +553,7 @@ def expected():
         return everything()
 
 
+@pytest.mark.sweep
 @pytest.mark.usefixtures("isa", "num_threads")
 def test_any_instruction_set_and_thread_count_gives_the_same_bytes(expected):
     assert same(everything(), expected)
