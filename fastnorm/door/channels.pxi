@@ -179,7 +179,7 @@ cdef int share_scale(fn_job *job, crew *team) except -1 nogil:
     if job.columns:
         chunks = job.outer * parts(job.n, job.chunk)
         share(team.table.scale_columns[job.dtype], job, 0, chunks * parts(job.inner.size, FN_STRIP),
-              job.chunk * min(job.inner.size, <int64_t>FN_STRIP), team)
+              min(job.n, job.chunk) * min(job.inner.size, <int64_t>FN_STRIP), team)
     else:
         share_chunks(team.table.scale_rows, job, team)
     free(job.folded)

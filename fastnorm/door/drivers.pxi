@@ -108,7 +108,7 @@ cdef int share_moments(fn_job *job, crew *team) except -1 nogil:
 cdef void share_chunks(const fn_kernel *kernels, const fn_job *job, crew *team) noexcept nogil:
     """Run a kernel whose units are chunks of rows, or of the rows of columns."""
     cdef int64_t chunk = job.chunk if job.columns else FN_CHUNK
-    share(kernels[job.dtype], job, 0, job.outer * parts(job.n, chunk), chunk * job.inner.size, team)
+    share(kernels[job.dtype], job, 0, job.outer * parts(job.n, chunk), min(chunk, job.n) * job.inner.size, team)
 
 
 cdef bint in_planes(const fn_job *job) noexcept nogil:
