@@ -107,7 +107,8 @@ static void FN(sum_runs)(const fn_job *job, const FN(runs) *runs, int64_t start,
     next.start = end;
     if (behind < end) FN(next_piece)(job, behind, end, FN_SHORT, &next);
     const int fetched = behind < end && in_place && piece.in[FN_X].direct && piece.in[FN_Z].direct;
-    const int64_t ahead = fetched ? next.in[FN_X].offset - piece.in[FN_X].offset : 0;
+    const int64_t leap = fetched ? next.in[FN_X].offset - piece.in[FN_X].offset : 0;
+    const int64_t ahead = leap > 8192 ? leap : in_place ? 8192 : 0; /* runs follow each other more often than not */
     for (int r = 0; r < runs->rows; r++) {
       const T *x, *dy;
       double c[HALF], g[HALF], gc[HALF];
