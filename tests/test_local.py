@@ -655,7 +655,7 @@ def test_normalize_refuses_by_name_and_changes_nothing(dtype):
     dy, x = pair((6, 8), dtype)
     numbers = [
         (ValueError, "p must be a number, got nan", {"p": math.nan}),
-        (TypeError, "p must be a number, got 'fro'", {"p": "fro"}),
+        (TypeError, "p must be a number, got 'frobenius'", {"p": "frobenius"}),
         (TypeError, "p must be a number, got None", {"p": None}),
         (TypeError, "p must be a number, got 2j", {"p": 2j}),
         (ValueError, "axis", {"axis": 2}),
