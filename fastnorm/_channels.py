@@ -285,9 +285,18 @@ def instance_norm(
         x = _arguments.array("x", x)
         axis = _arguments.channel_axis(channel_axis, x, samples=True)
         return batch_norm(
-            x, running_mean, running_var, weight, bias, False, momentum, eps, channel_axis=axis, out=out,
+            x,
+            running_mean,
+            running_var,
+            weight,
+            bias,
+            False,
+            momentum,
+            eps,
+            channel_axis=axis,
+            out=out,
             return_stats=return_stats,
-        )  # fmt: skip
+        )
     result = _ops.instance_norm(
         x, running_mean, running_var, weight, bias, momentum, eps, channel_axis, out, return_stats
     )

@@ -96,7 +96,7 @@ cdef int share_channels(fn_job *job, crew *team) except -1 nogil:
 cdef struct channel_request:
     # What is asked of a backward pass beside its arrays. groups: 0 where each channel has statistics of its own.
     int64_t groups
-    bint by_sample, fixed, relu
+    bint by_sample, given, relu
 
 
 cdef object channel_backward(object dy, object x, object mean, object rstd, object weight, object channel_axis,
@@ -164,7 +164,7 @@ cdef object channel_backward(object dy, object x, object mean, object rstd, obje
     step = max(<int64_t>1, PLACES // channels) if ask.by_sample else cnp.PyArray_DIM(x, 0)
     job.parameter_dtype = parameter_storage
     job.span = channels // cells
-    job.given = ask.fixed
+    job.given = ask.given
     job.relu = ask.relu
     job.stream = not in_place and cnp.PyArray_NBYTES(dx) >= stream_threshold
     job.dbias = cnp.PyArray_DATA(dbias)

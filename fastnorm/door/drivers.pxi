@@ -111,6 +111,14 @@ cdef void share_chunks(const fn_kernel *kernels, const fn_job *job, crew *team) 
     share(kernels[job.dtype], job, 0, job.outer * parts(job.n, chunk), min(chunk, job.n) * job.inner.size, team)
 
 
+cdef int64_t strip_in_cache(int64_t rows) noexcept nogil:
+    """How many columns of so many rows are worked on in one visit."""
+    cdef int64_t strip = FN_STRIP // 4 if rows < FN_SHORT else FN_STRIP
+    while strip > 16 and strip * rows > FN_CHUNK:
+        strip //= 2
+    return strip
+
+
 cdef bint in_planes(const fn_job *job) noexcept nogil:
     """Whether rows of a channel norm are runs in memory that are long enough to be worked on where they are."""
     return (not job.columns and job.unit == 1 and job.n <= FN_PLANE and job.stretch[<int>FN_X] < job.n
@@ -135,9 +143,7 @@ cdef int share_norm(fn_job *job, crew *team) except -1 nogil:
     elif not job.columns and in_one_visit(job):
         share(table.norm_rows[job.dtype], job, 0, job.outer, job.n, team)
     elif in_one_visit(job):
-        strip = FN_STRIP // 4 if job.n < FN_SHORT else FN_STRIP
-        while strip > 16 and strip * job.n > FN_CHUNK:
-            strip //= 2
+        strip = strip_in_cache(job.n)
         if job.period < strip:
             strip -= strip % job.period  # every strip begins with the same group
         job.strip = strip

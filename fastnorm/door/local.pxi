@@ -3,17 +3,14 @@
 
 cdef int share_normalize(fn_job *job, crew *team) except -1 nogil:
     """In one visit where rows or columns fit a cache, else sums first."""
-    cdef int64_t cols = job.inner.size, kept = job.outer * cols, strip, chunks
+    cdef int64_t cols = job.inner.size, kept = job.outer * cols, chunks
     cdef const fn_table *table = team.table
     if not job.columns and job.n <= FN_CHUNK:
         share(table.normalize_rows[job.dtype], job, 0, job.outer, job.n, team)
         return 0
     if job.columns and job.n <= FN_TALL:
-        strip = FN_STRIP // 4 if job.n < FN_SHORT else FN_STRIP
-        while strip > 16 and strip * job.n > FN_CHUNK:
-            strip //= 2
-        job.strip = strip
-        share(table.normalize_columns[job.dtype], job, 0, job.outer * parts(cols, strip), strip * job.n, team)
+        job.strip = strip_in_cache(job.n)
+        share(table.normalize_columns[job.dtype], job, 0, job.outer * parts(cols, job.strip), job.strip * job.n, team)
         return 0
     job.block = min(job.chunk, <int64_t>FN_TALL) if job.columns else <int64_t>FN_CHUNK
     job.chunk = FN_TALL if job.columns else FN_CHUNK

@@ -145,8 +145,8 @@ static void FN(sum_columns_of)(const fn_job *job, const FN(strip) *strip, int64_
 /* ---- dx ---------------------------------------------------------------------------------------------------------- */
 
 static void FN(dx_across)(T *dx, const T *x, const T *dy, int64_t n, const T *a, const T *b, const T *k, const T *mean,
-                          int fixed) {
-  if (fixed) {
+                          int given) {
+  if (given) {
     FN_IVDEP
     for (int64_t i = 0; i < n; i++) dx[i] = dy[i] * a[i];
   } else {

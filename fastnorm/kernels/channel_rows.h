@@ -132,8 +132,8 @@ static void FN(sum_runs)(const fn_job *job, const FN(runs) *runs, int64_t start,
 /* For numbers and vectors alike. */
 #define FN_CHANNEL_DX(dy, x, a, b, k, mean) (((dy) * (a) - (b)) - ((x) - (mean)) * (k))
 
-static void FN(dx_of_run)(T *dx, const T *x, const T *dy, int64_t n, T a, T b, T k, T mean, int fixed) {
-  if (fixed) {
+static void FN(dx_of_run)(T *dx, const T *x, const T *dy, int64_t n, T a, T b, T k, T mean, int given) {
+  if (given) {
     FN_IVDEP
     for (int64_t i = 0; i < n; i++) dx[i] = dy[i] * a;
   } else {

@@ -9,8 +9,9 @@
  *
  *   a = weight * rstd    k = rstd^2 * dot    b = rstd * average(g) - shift * k
  *
- * so that the sums of u, dy and dy * u over each place are enough. `fixed` statistics do not depend on x: shift, b and
- * k are 0. What the compute type cannot hold has an a of NaN and is done in double, scaled by powers of two.
+ * so that the sums of u, dy and dy * u over each place are enough. Statistics that are `given` do not depend on x:
+ * shift, b and k are 0. What the compute type cannot hold has an a of NaN and is done in double, scaled by powers of
+ * two.
  */
 
 /* Where a place begins in an array: places are numbered by the axes' own steps, in whatever order these are walked. */
