@@ -101,7 +101,8 @@ class StandardScaler(FeatureScaler):
     scale_: Any
     n_samples_seen_: Any
     residual_: Any
-    _saved = ("mean_", "var_", "scale_", "n_samples_seen_", "moments_", "rounded_", "residual_")
+    _beyond = ("moments_", "rounded_", "residual_")
+    _saved = ("mean_", "var_", "scale_", "n_samples_seen_", *_beyond)
     _sparse = ("csr", "csc")
     _sparse_applied = "csr"
 

@@ -15,6 +15,7 @@ class SavedState:
     """What gives a scaler `to_dict`, `from_dict`, `to_sklearn` and `from_sklearn`."""
 
     _saved: tuple[str, ...] = ()  # fitted attributes beside those of every scaler
+    _beyond: tuple[str, ...] = ()  # those of them that scikit-learn's estimator does not have
     get_params: Any
 
     def to_dict(self) -> dict[str, Any]:
@@ -25,8 +26,8 @@ class SavedState:
         state : dict
             What `from_dict` takes. Nothing is lost to rounding.
         """
-        fitted = ("n_features_in_", "feature_names_in_", "groups_", *self._saved)
-        state = {name: _packed(getattr(self, name)) for name in fitted if name in vars(self)}
+        names = ("n_features_in_", "feature_names_in_", "groups_", *self._saved)
+        state = {name: _packed(getattr(self, name)) for name in names if name in vars(self)}
         params = {name: _packed(value) for name, value in self.get_params().items()}
         return {"class": type(self).__name__, "params": params, "fitted": state}
 
@@ -55,12 +56,12 @@ class SavedState:
         if state["class"] != cls.__name__:
             raise ValueError(f"state is that of a {state['class']}; expected a {cls.__name__}")
         scaler = cls(**{name: _unpacked(value) for name, value in state["params"].items()})
-        fitted = {name: _unpacked(value) for name, value in state["fitted"].items()}
-        if fitted:
-            missing = [name for name in ("n_features_in_", *cls._saved) if name not in fitted]
+        learnt = {name: _unpacked(value) for name, value in state["fitted"].items()}
+        if learnt:
+            missing = [name for name in ("n_features_in_", *cls._saved) if name not in learnt]
             if missing:
                 raise ValueError(f"state['fitted'] lacks {', '.join(missing)}; expected what to_dict gives")
-        scaler.__dict__.update(fitted)
+        scaler.__dict__.update(learnt)
         return scaler
 
     @classmethod
@@ -106,15 +107,15 @@ class SavedState:
         """
         if hasattr(self, "groups_"):
             raise ValueError(f"scikit-learn's {type(self).__name__} has no groups")
-        theirs = getattr(sklearn.preprocessing, type(self).__name__)
-        known, ours = inspect.signature(theirs).parameters, inspect.signature(type(self)).parameters
+        kind = getattr(sklearn.preprocessing, type(self).__name__)
+        known, ours = inspect.signature(kind).parameters, inspect.signature(type(self)).parameters
         params = self.get_params()
         beyond = [name for name, value in params.items() if name not in known and value != ours[name].default]
         if beyond:
             raise ValueError(f"scikit-learn's {type(self).__name__} has no parameter {', '.join(beyond)}")
-        estimator = theirs(**{name: value for name, value in params.items() if name in known})
-        public = {name: value for name, value in fitted(self).items() if not name.startswith("_")}
-        vars(estimator).update(copy.deepcopy(public))
+        estimator = kind(**{name: value for name, value in params.items() if name in known})
+        theirs = {name: value for name, value in fitted(self).items() if name not in self._beyond}
+        vars(estimator).update(copy.deepcopy(theirs))
         return estimator
 
     def _adopt(self) -> None:
