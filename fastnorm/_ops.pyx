@@ -116,6 +116,12 @@ cdef extern from "kernels.h":
         void *factors
         double exponent, alpha, k
         int64_t before, after
+        const double *center
+        const double *center_lo
+        const double *scale
+        const double *shift
+        int inverse
+        int *found
         int kept_ndim, reduced_ndim
         fn_axis inner
         fn_axis *kept
@@ -158,6 +164,9 @@ cdef extern from "kernels.h":
         const fn_kernel *normalize_apply
         const fn_kernel *response_columns
         const fn_kernel *response_backward
+        const fn_kernel *rescale_rows
+        const fn_kernel *rescale_columns
+        const fn_kernel *find_nonfinite
         fn_kernel begin_columns
         fn_kernel merge_slots
         fn_kernel finish_columns
@@ -204,3 +213,4 @@ include "door/backward.pxi"
 include "door/channels.pxi"
 include "door/channels_backward.pxi"
 include "door/local.pxi"
+include "door/rescale.pxi"

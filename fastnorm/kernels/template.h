@@ -165,6 +165,7 @@
 #include "normalize.h"
 #include "response.h"
 #include "response_backward.h"
+#include "rescale.h"
 #include "unstamp.h"
 
 #define T float
@@ -203,6 +204,7 @@
 #include "normalize.h"
 #include "response.h"
 #include "response_backward.h"
+#include "rescale.h"
 #include "unstamp.h"
 
 /* ---- the table --------------------------------------------------------------------------------------------------- */
