@@ -24,10 +24,11 @@ enum {
 
 /* Sizes that do not. */
 enum {
-  FN_WAVE = 64,    /* chunk states in flight before they are folded */
-  FN_SEGMENT = 64, /* columns visited between two requests to memory */
-  FN_TILE = 4096,  /* elements computed in cache before they are streamed out */
-  FN_MAX_AXES = 64 /* NumPy's own limit */
+  FN_WAVE = 64,         /* chunk states in flight before they are folded */
+  FN_SEGMENT = 64,      /* columns visited between two requests to memory */
+  FN_TILE = 4096,       /* elements computed in cache before they are streamed out */
+  FN_PROBABILITIES = 3, /* quantiles found together */
+  FN_MAX_AXES = 64      /* NumPy's own limit */
 };
 
 /* Storage types. The first FN_COMPUTE_TYPES are also compute types, for which the kernels are stamped; float16 and
@@ -149,6 +150,12 @@ typedef struct fn_job {
   double alpha, k;       /* alpha / size, and k */
   int64_t before, after; /* how many channels of a window lie on either side */
 
+  /* Quantiles, written to `mean`, `state_stride` from one probability to the next. */
+  const double *probability; /* ascending, at most FN_PROBABILITIES */
+  int probabilities;
+  int64_t *counts; /* by FN_P of the kept axes: how many numbers there are */
+  char *infinite;  /* likewise: whether one of them is infinite */
+
   /* The axes of the canonical form. */
   int kept_ndim, reduced_ndim;
   fn_axis inner;                                   /* size 1 for rows */
@@ -211,7 +218,9 @@ typedef void (*fn_kernel)(const fn_job *job, int64_t lo, int64_t hi, void *scrat
   X(normalize_settle)  /* a kept index: its sums from those of all chunks */                                           \
   X(normalize_apply)   /* as normalize_parts: y or dx */                                                               \
   X(response_columns)  /* a strip of one of the `outer` problems: y of all channels */                                 \
-  X(response_backward) /* likewise: dx */
+  X(response_backward) /* likewise: dx */                                                                              \
+  X(quantiles_rows)    /* a row: its quantiles */                                                                      \
+  X(quantiles_columns) /* a strip of one of the `outer` problems: likewise */
 
 /* Kernels that do not depend on the compute type. */
 #define FN_STATE_KERNELS(X)                                                                                            \
