@@ -183,6 +183,9 @@ def rescale(
     checked: bool = ...,
 ) -> tuple[np.ndarray, int] | None: ...
 def find_nonfinite(x: Any) -> int | None: ...
+def quantiles(
+    x: np.ndarray, axis: int, q: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, int] | None: ...
 
 class _Config(TypedDict):
     compiler: str

@@ -68,7 +68,7 @@ cdef extern from "kernels.h":
         FN_VARIANCE, FN_DEVIATION, FN_RECIPROCAL, FN_SKEWNESS, FN_KURTOSIS
         FN_LAYER, FN_RMS, FN_RANGE
         FN_KEPT, FN_REDUCED, FN_SHARED
-        FN_SUMS, FN_FACTORS
+        FN_SUMS, FN_FACTORS, FN_PROBABILITIES
     size_t FN_SCRATCH_BYTES
 
     ctypedef struct fn_array:
@@ -122,6 +122,10 @@ cdef extern from "kernels.h":
         const double *shift
         int inverse
         int *found
+        const double *probability
+        int probabilities
+        int64_t *counts
+        char *infinite
         int kept_ndim, reduced_ndim
         fn_axis inner
         fn_axis *kept
@@ -167,6 +171,8 @@ cdef extern from "kernels.h":
         const fn_kernel *rescale_rows
         const fn_kernel *rescale_columns
         const fn_kernel *find_nonfinite
+        const fn_kernel *quantiles_rows
+        const fn_kernel *quantiles_columns
         fn_kernel begin_columns
         fn_kernel merge_slots
         fn_kernel finish_columns
@@ -214,3 +220,4 @@ include "door/channels.pxi"
 include "door/channels_backward.pxi"
 include "door/local.pxi"
 include "door/rescale.pxi"
+include "door/quantiles.pxi"

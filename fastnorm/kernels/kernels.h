@@ -24,10 +24,11 @@ enum {
 
 /* Sizes that do not. */
 enum {
-  FN_WAVE = 64,    /* chunk states in flight before they are folded */
-  FN_SEGMENT = 64, /* columns visited between two requests to memory */
-  FN_TILE = 4096,  /* elements computed in cache before they are streamed out */
-  FN_MAX_AXES = 64 /* NumPy's own limit */
+  FN_WAVE = 64,         /* chunk states in flight before they are folded */
+  FN_SEGMENT = 64,      /* columns visited between two requests to memory */
+  FN_TILE = 4096,       /* elements computed in cache before they are streamed out */
+  FN_PROBABILITIES = 3, /* quantiles found together */
+  FN_MAX_AXES = 64      /* NumPy's own limit */
 };
 
 /* Storage types. The first FN_COMPUTE_TYPES are also compute types, for which the kernels are stamped; float16 and
@@ -154,6 +155,12 @@ typedef struct fn_job {
   int inverse;                                      /* the way back */
   int *found;                                       /* enum fn_found, shared by all threads */
 
+  /* Quantiles, written to `mean`, `state_stride` from one probability to the next. */
+  const double *probability; /* ascending, at most FN_PROBABILITIES */
+  int probabilities;
+  int64_t *counts; /* by FN_P of the kept axes: how many numbers there are */
+  char *infinite;  /* likewise: whether one of them is infinite */
+
   /* The axes of the canonical form. */
   int kept_ndim, reduced_ndim;
   fn_axis inner;                                   /* size 1 for rows */
@@ -222,7 +229,9 @@ typedef void (*fn_kernel)(const fn_job *job, int64_t lo, int64_t hi, void *scrat
   X(response_backward) /* likewise: dx */                                                                              \
   X(rescale_rows)      /* a chunk of a row: rescaled by the numbers of its channel */                                  \
   X(rescale_columns)   /* a chunk of rows of a strip of one of the `outer` problems: likewise */                       \
-  X(find_nonfinite)    /* a chunk of a row: tells what it holds */
+  X(find_nonfinite)    /* a chunk of a row: tells what it holds */                                                     \
+  X(quantiles_rows)    /* a row: its quantiles */                                                                      \
+  X(quantiles_columns) /* a strip of one of the `outer` problems: likewise */
 
 /* Kernels that do not depend on the compute type. */
 #define FN_STATE_KERNELS(X)                                                                                            \
