@@ -7,7 +7,7 @@ at beforehand only where it is about to be overwritten.
 
 import copy as copies
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
 from scipy import sparse
@@ -350,7 +350,7 @@ class FeatureScaler(SavedState, OneToOneFeatureMixin, TransformerMixin, BaseEsti
         inverse: bool = False,
         finite: bool = False,
     ) -> Any:
-        """Scale x, which `given` became when it was checked, or undo that. `finite`: x was found to hold no infinity."""
+        """Scale x, which `given` became when it was checked, or undo that. `finite`: it holds no infinity."""
         copy = self.copy if copy is None else copy
         if sparse.issparse(x):
             if groups is not None or out is not None:
@@ -414,16 +414,19 @@ def along_axis(scaler: FeatureScaler, X: Any, axis: int) -> Any:
 
 def rescale(x: np.ndarray, axis: int, affine: Affine, inverse: bool, out: np.ndarray | None) -> tuple[Any, int]:
     """Scale x by the numbers of each feature: the result, and the flags of what is not finite in x."""
-    numbers: Any = affine[:4]
-    result = _ops.rescale(x, axis, *numbers, affine.least, affine.most, inverse, out, True)
+
+    def ask(by: Affine) -> Any:
+        numbers = by.center, by.center_lo, by.scale, by.shift, by.least, by.most
+        return _ops.rescale(x, axis, *numbers, inverse, out, True)
+
+    result = ask(affine)
     if result is None:  # attributes were set by hand
-        features = (x.shape[axis],)
-        numbers = tuple(
-            None if value is None else np.ascontiguousarray(np.broadcast_to(np.asarray(value, np.float64), features))
-            for value in numbers
+        shape = (x.shape[axis],)
+        center, center_lo, scale, shift = (
+            None if value is None else np.array(np.broadcast_to(value, shape), np.float64) for value in affine[:4]
         )
-        result = _ops.rescale(x, axis, *numbers, float(affine.least), float(affine.most), inverse, out, True)
-    return result  # type: ignore[no-any-return]  # never None now
+        result = ask(Affine(center, center_lo, scale, shift, affine.least, affine.most))
+    return cast("tuple[Any, int]", result)
 
 
 class _Unless:
