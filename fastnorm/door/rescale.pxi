@@ -43,8 +43,8 @@ cdef int share_rescale(fn_job *job, crew *team) except -1 nogil:
         share_chunks(team.table.rescale_rows, job, team)
         return 0
     share(team.table.rescale_columns[job.dtype], job, 0,
-          job.outer * parts(job.n, job.chunk) * parts(job.inner.size, FN_STRIP),
-          min(job.n, job.chunk) * min(job.inner.size, <int64_t>FN_STRIP), team)
+          job.outer * parts(job.n, job.chunk) * parts(job.inner.size, FN_BROAD),
+          min(job.n, job.chunk) * min(job.inner.size, <int64_t>FN_BROAD), team)
     return 0
 
 

@@ -10,14 +10,17 @@
 /* What a run is rescaled by: operands of `cols` columns, repeated up to `wide` and a line behind that. A scale of NaN
  * leaves a column that the compute type cannot hold to double. */
 typedef struct {
-  T center[FN_STRIP + FN(LINE)], center_lo[FN_STRIP + FN(LINE)], scale[FN_STRIP + FN(LINE)], shift[FN_STRIP + FN(LINE)];
+  T center[FN_BROAD + FN(LINE)], center_lo[FN_BROAD + FN(LINE)], scale[FN_BROAD + FN(LINE)], shift[FN_BROAD + FN(LINE)];
   T least, most;
   int64_t cols, wide;
   int64_t p, step; /* where the first column stands among the kept indices, and how far apart they are */
   int kind, all;   /* nothing is left to double */
-  int past_cache;
-  FN(keys) nan, infinite; /* negative somewhere: x held one */
 } FN(rescaling);
+
+/* What was met in x: a negative lane for NaN, and for infinity. */
+typedef struct {
+  FN(keys) nan, infinite;
+} FN(found);
 
 static inline int64_t FN(channel_at)(const fn_job *job, const FN(rescaling) *by, int64_t column) {
   return (by->p + column % by->cols * by->step) / job->places % job->period;
@@ -37,7 +40,7 @@ static const double *FN(operand)(const fn_job *job, const double *values, double
 static void FN(fill_rescaling)(const fn_job *job, int64_t p, int64_t step, int64_t cols, FN(rescaling) *by) {
   const double plus = job->inverse ? -0.0 : 0.0, minus = -plus; /* neutral: x - 0.0, and x + -0.0 */
   const int single = FN_TYPE == FN_F32;
-  double rooms[4][FN_STRIP];
+  double rooms[4][FN_BROAD];
   T *lists[] = {by->center, by->center_lo, by->scale, by->shift};
   by->p = p;
   by->step = step;
@@ -105,20 +108,21 @@ static inline FN(vector) FN(bounded)(FN(vector) v, T least, T most, int kind) {
   return FN(choose)((FN(keys))(v == v), v, none + FN_NAN);
 }
 
-/* Bits of |x| against those of infinity: a sign in `nan` for more, in `infinite` for just that. */
-static inline void FN(notice)(FN(vector) x, FN(keys) *nan, FN(keys) *infinite) {
+/* By the bits of |x|: those of infinity, or more. */
+static inline void FN(notice)(FN(vector) x, FN(found) *found) {
   const K magnitude = sizeof(K) == 4 ? (K)INT32_MAX : (K)INT64_MAX;
   const FN(keys) left = FN(key)(FN_INFINITY) - ((FN(keys))x & magnitude);
-  *nan |= left;
-  *infinite |= (left - 1) & ~left;
+  found->nan |= left;
+  found->infinite |= (left - 1) & ~left;
 }
 
-FN_INLINE void FN(rescale_line)(T *to, const T *x, int64_t c, FN(rescaling) *by, int past_cache, int kind) {
+FN_INLINE void FN(rescale_line)(T *to, const T *x, int64_t c, const FN(rescaling) *by, FN(found) *found, int past_cache,
+                                int kind) {
 #define FN_LOAD(from) (*(const FN(loose_vector) *)(const void *)((from) + k))
   const T *center = by->center + c, *center_lo = by->center_lo + c, *scale = by->scale + c, *shift = by->shift + c;
   for (int k = 0; k < FN(LINE); k += FN(WIDTH)) {
     FN(vector) v = FN_LOAD(x);
-    FN(notice)(v, &by->nan, &by->infinite);
+    FN(notice)(v, found);
     FN_RESCALE(v, FN_LOAD(center), FN_LOAD(center_lo), FN_LOAD(scale), FN_LOAD(shift), kind);
     v = FN(bounded)(v, by->least, by->most, kind);
     if (past_cache)
@@ -130,36 +134,38 @@ FN_INLINE void FN(rescale_line)(T *to, const T *x, int64_t c, FN(rescaling) *by,
 }
 
 /* Less than a line. */
-FN_INLINE void FN(rescale_part)(T *y, const T *x, int64_t n, int64_t c, FN(rescaling) *by, int kind) {
+FN_INLINE void FN(rescale_part)(T *y, const T *x, int64_t n, int64_t c, const FN(rescaling) *by, FN(found) *found,
+                                int kind) {
   T part[FN(LINE)] = {0};
   memcpy(part, x, (size_t)n * sizeof(T));
-  FN(rescale_line)(part, part, c, by, 0, kind);
+  FN(rescale_line)(part, part, c, by, found, 0, kind);
   memcpy(y, part, (size_t)n * sizeof(T));
 }
 
 /* Elements from column c on. */
-FN_INLINE void FN(rescale_of)(T *y, const T *x, int64_t n, int64_t c, FN(rescaling) *by, int kind) {
+FN_INLINE void FN(rescale_of)(T *y, const T *x, int64_t n, int64_t c, const FN(rescaling) *by, FN(found) *to,
+                              int past_cache, int kind) {
   const int64_t misplaced = (int64_t)((-(uintptr_t)y & 63) / sizeof(T)), head = misplaced < n ? misplaced : n;
-  FN(rescaling) *const all = by;
+  const int64_t wide = by->wide;
+  FN(found) found = *to; /* in registers */
   int64_t i = head;
-  if (head) FN(rescale_part)(y, x, head, c, all, kind);
-  for (c = (c + head) % by->wide; i + FN(LINE) <= n; i += FN(LINE)) {
-    __builtin_prefetch((const char *)(x + i) + 8192);
-    if (by->past_cache)
-      FN(rescale_line)(y + i, x + i, c, all, 1, kind);
-    else
-      FN(rescale_line)(y + i, x + i, c, all, 0, kind);
+  if (head) FN(rescale_part)(y, x, head, c, by, &found, kind);
+  for (c = (c + head) % wide; i + FN(LINE) <= n; i += FN(LINE)) {
+    __builtin_prefetch((const void *)((uintptr_t)(x + i) + 8192));
+    FN(rescale_line)(y + i, x + i, c, by, &found, past_cache, kind);
     c += FN(LINE);
-    c = c >= by->wide ? c - by->wide : c;
+    c = c >= wide ? c - wide : c;
   }
-  if (i < n) FN(rescale_part)(y + i, x + i, n - i, c, all, kind);
+  if (i < n) FN(rescale_part)(y + i, x + i, n - i, c, by, &found, kind);
+  *to = found;
 }
 
-static void FN(rescale)(T *y, const T *x, int64_t n, int64_t c, FN(rescaling) *by) {
+static void FN(rescale)(T *y, const T *x, int64_t n, int64_t c, const FN(rescaling) *by, FN(found) *found,
+                        int past_cache) {
   switch (by->kind) {
 #define FN_CASE(kind)                                                                                                  \
   case kind:                                                                                                           \
-    FN(rescale_of)(y, x, n, c, by, kind);                                                                              \
+    FN(rescale_of)(y, x, n, c, by, found, past_cache, kind);                                                           \
     break;
     FN_RESCALE_KINDS(FN_CASE)
 #undef FN_CASE
@@ -186,12 +192,11 @@ static void FN(rescale_wide)(const fn_job *job, T *y, const T *x, int64_t n, int
 
 /* A run that begins with column 0. What memory does not hold as it is computed goes through a tile. */
 static void FN(rescale_run)(const fn_job *job, char *y, int64_t y_step, const char *x, int64_t x_step, int64_t n,
-                            FN(rescaling) *by, T *scratch) {
+                            const FN(rescaling) *by, FN(found) *found, T *scratch) {
   const int64_t size = (int64_t)sizeof(T);
   const fn_array *from = &job->array[FN_X], *to = &job->array[FN_Y];
   const int read = FN(native)(from) && x_step == size, written = FN(native)(to) && y_step == size && by->all;
   T *x_tile = scratch + FN_TILE;
-  by->past_cache = written && job->stream;
   const int64_t block = read && written ? n : FN_TILE;
   for (int64_t at = 0, count; at < n; at += count) {
     count = n - at < block ? n - at : block;
@@ -199,7 +204,7 @@ static void FN(rescale_run)(const fn_job *job, char *y, int64_t y_step, const ch
     T *out = written ? (T *)(void *)y_at : scratch;
     if (!read) FN(gather_run)(x_tile, x + at * x_step, count, x_step, from->dtype, from->swapped);
     const T *values = read ? (const T *)(const void *)x + at : x_tile;
-    FN(rescale)(out, values, count, at % by->wide, by);
+    FN(rescale)(out, values, count, at % by->wide, by, found, written && job->stream);
     if (!by->all) FN(rescale_wide)(job, out, values, count, at, by);
     if (written) continue;
     if (job->stream && y_step == 2 && fn_is_half(to->dtype)) {
@@ -211,17 +216,17 @@ static void FN(rescale_run)(const fn_job *job, char *y, int64_t y_step, const ch
   }
 }
 
-static void FN(tell)(const fn_job *job, FN(keys) nan, FN(keys) infinite) {
+static void FN(tell)(const fn_job *job, const FN(found) *met) {
   int found = 0;
   for (int k = 0; k < FN(WIDTH); k++)
-    found |= (nan[k] < 0 ? FN_FOUND_NAN : 0) | (infinite[k] < 0 ? FN_FOUND_INFINITY : 0);
+    found |= (met->nan[k] < 0 ? FN_FOUND_NAN : 0) | (met->infinite[k] < 0 ? FN_FOUND_INFINITY : 0);
   if (found) __atomic_fetch_or(job->found, found, __ATOMIC_RELAXED);
 }
 
 static void FN(rescale_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
   const int64_t chunks = (job->n + FN_CHUNK - 1) / FN_CHUNK, x_step = fn_step(job, FN_X), y_step = fn_step(job, FN_Y);
   FN(rescaling) by;
-  by.nan = by.infinite = (FN(keys)){0};
+  FN(found) found = {{0}, {0}};
   for (int64_t unit = lo; unit < hi; unit++) {
     const int64_t row = unit / chunks, start = unit % chunks * FN_CHUNK;
     const int64_t end = job->n - start < FN_CHUNK ? job->n : start + FN_CHUNK;
@@ -231,10 +236,10 @@ static void FN(rescale_rows)(const fn_job *job, int64_t lo, int64_t hi, void *sc
     for (int64_t at = start, count; at < end; at += count) {
       const fn_run from = fn_next_run(job, FN_X, at, end - at), to = fn_next_run(job, FN_Y, at, end - at);
       count = from.count < to.count ? from.count : to.count;
-      FN(rescale_run)(job, y + to.offset, y_step, x + from.offset, x_step, count, &by, scratch);
+      FN(rescale_run)(job, y + to.offset, y_step, x + from.offset, x_step, count, &by, &found, scratch);
     }
   }
-  FN(tell)(job, by.nan, by.infinite);
+  FN(tell)(job, &found);
   fn_stream_end();
 }
 
@@ -248,48 +253,48 @@ static inline int64_t FN(even_step)(const fn_job *job, int which) {
 
 static void FN(rescale_columns)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
   const int64_t chunks = (job->n + job->chunk - 1) / job->chunk, cols = job->inner.size;
-  const int64_t strips = (cols + FN_STRIP - 1) / FN_STRIP, x_step = job->inner.step[FN_X];
+  const int64_t strips = (cols + FN_BROAD - 1) / FN_BROAD, x_step = job->inner.step[FN_X];
   const int64_t y_step = job->inner.step[FN_Y], x_even = FN(even_step)(job, FN_X), y_even = FN(even_step)(job, FN_Y);
   const int even = x_even && y_even && strips == 1;
   FN(rescaling) by;
-  by.nan = by.infinite = (FN(keys)){0};
+  FN(found) found = {{0}, {0}};
   for (int64_t unit = lo; unit < hi; unit++) {
     const int64_t outer = unit / strips / chunks, start = unit / strips % chunks * job->chunk;
-    const int64_t end = job->n - start < job->chunk ? job->n : start + job->chunk, j = unit % strips * FN_STRIP;
-    const int64_t count = cols - j < FN_STRIP ? cols - j : FN_STRIP;
+    const int64_t end = job->n - start < job->chunk ? job->n : start + job->chunk, j = unit % strips * FN_BROAD;
+    const int64_t count = cols - j < FN_BROAD ? cols - j : FN_BROAD;
     const char *x = fn_base(job, FN_X, outer, j);
     char *y = fn_base(job, FN_Y, outer, j);
     FN(fill_rescaling)(job, fn_place(job, outer, j), job->inner.step[FN_P], count, &by);
     if (even) {
       x += fn_along(job, FN_X, start);
       y += fn_along(job, FN_Y, start);
-      FN(rescale_run)(job, y, y_even, x, x_even, (end - start) * cols, &by, scratch);
+      FN(rescale_run)(job, y, y_even, x, x_even, (end - start) * cols, &by, &found, scratch);
     }
     for (int64_t i = start; i < end && !even; i++)
-      FN(rescale_run)(job, y + fn_along(job, FN_Y, i), y_step, x + fn_along(job, FN_X, i), x_step, count, &by, scratch);
+      FN(rescale_run)(job, y + fn_along(job, FN_Y, i), y_step, x + fn_along(job, FN_X, i), x_step, count, &by, &found,
+                      scratch);
   }
-  FN(tell)(job, by.nan, by.infinite);
+  FN(tell)(job, &found);
   fn_stream_end();
 }
 
 /* ---- x alone ----------------------------------------------------------------------------------------------------- */
 
-static void FN(notice_run)(const T *x, int64_t n, FN(keys) *nan, FN(keys) *infinite) {
-  FN(keys) more = *nan, just = *infinite;
+static void FN(notice_run)(const T *x, int64_t n, FN(found) *to) {
+  FN(found) found = *to;
   FN(vector) part = {0};
   int64_t i = 0;
-  for (; i + FN(WIDTH) <= n; i += FN(WIDTH)) FN(notice)(*(const FN(loose_vector) *)(const void *)(x + i), &more, &just);
+  for (; i + FN(WIDTH) <= n; i += FN(WIDTH)) FN(notice)(*(const FN(loose_vector) *)(const void *)(x + i), &found);
   memcpy(&part, x + i, (size_t)(n - i) * sizeof(T));
-  FN(notice)(part, &more, &just);
-  *nan = more;
-  *infinite = just;
+  FN(notice)(part, &found);
+  *to = found;
 }
 
 static void FN(find_nonfinite)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
   const int64_t chunks = (job->n + FN_CHUNK - 1) / FN_CHUNK, step = fn_step(job, FN_X);
   const fn_array *array = &job->array[FN_X];
   const int direct = FN(native)(array) && step == (int64_t)sizeof(T);
-  FN(keys) nan = {0}, infinite = {0};
+  FN(found) found = {{0}, {0}};
   for (int64_t unit = lo; unit < hi; unit++) {
     const int64_t start = unit % chunks * FN_CHUNK, end = job->n - start < FN_CHUNK ? job->n : start + FN_CHUNK;
     const char *x = fn_base(job, FN_X, unit / chunks, 0);
@@ -298,9 +303,9 @@ static void FN(find_nonfinite)(const fn_job *job, int64_t lo, int64_t hi, void *
       const fn_run run = fn_next_run(job, FN_X, at, end - at);
       count = direct || run.count < FN_TILE ? run.count : FN_TILE;
       if (!direct) FN(gather_run)(scratch, x + run.offset, count, step, array->dtype, array->swapped);
-      FN(notice_run)(direct ? (const T *)(const void *)(x + run.offset) : scratch, count, &nan, &infinite);
+      FN(notice_run)(direct ? (const T *)(const void *)(x + run.offset) : scratch, count, &found);
     }
-    FN(tell)(job, nan, infinite);
+    FN(tell)(job, &found);
   }
 }
 #undef FN_RESCALE
