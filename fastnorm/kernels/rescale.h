@@ -184,9 +184,8 @@ static void FN(rescale_wide)(const fn_job *job, T *y, const T *x, int64_t n, int
     if (by->scale[column % by->cols] == by->scale[column % by->cols]) continue;
     FN_RESCALE(v, job->center ? job->center[c] : plus, job->center_lo[c], job->scale[c],
                job->shift ? job->shift[c] : -plus, kind);
-    const T rounded = (T)v, above = rounded < by->least ? by->least : rounded,
-            y_i = above > by->most ? by->most : above;
-    y[i] = y_i == y_i ? y_i : FN_NAN;
+    const T y_i = (T)v, least = y_i < by->least ? by->least : y_i, most = least > by->most ? by->most : least;
+    y[i] = most == most ? most : FN_NAN;
   }
 }
 
@@ -243,6 +242,24 @@ static void FN(rescale_rows)(const fn_job *job, int64_t lo, int64_t hi, void *sc
   fn_stream_end();
 }
 
+/* Rows start <= i < end of a strip, which are brought together first. */
+static void FN(rescale_strip)(const fn_job *job, int64_t outer, int64_t j, int64_t start, int64_t end,
+                              const FN(rescaling) *by, FN(found) *found, T *scratch) {
+  const int64_t cols = by->cols, most = FN_TILE / cols > 16 ? FN_TILE / cols : 16;
+  T *x_tile = scratch + FN_CHUNK, *spare = x_tile + FN_CHUNK;
+  const char *x_base = fn_base(job, FN_X, outer, j);
+  char *y_base = fn_base(job, FN_Y, outer, j);
+  for (int64_t i = start, rows; i < end; i += rows) {
+    int64_t stride;
+    rows = end - i < most ? end - i : most;
+    const T *x = FN(load_columns)(job, FN_X, x_base, i, rows, cols, x_tile, &stride);
+    if (stride != cols) x = FN(close_up)(x, &stride, rows, cols, x_tile);
+    FN(rescale)(scratch, x, rows * cols, 0, by, found, 0);
+    if (!by->all) FN(rescale_wide)(job, scratch, x, rows * cols, 0, by);
+    FN(store_strip)(job, FN_Y, y_base, i, rows, cols, scratch, spare, job->stream);
+  }
+}
+
 /* Do whole rows of columns lie evenly in an array? Then so far apart, else 0. */
 static inline int64_t FN(even_step)(const fn_job *job, int which) {
   const int64_t cols = job->inner.size, step = fn_step(job, which), across = job->inner.step[which];
@@ -256,6 +273,8 @@ static void FN(rescale_columns)(const fn_job *job, int64_t lo, int64_t hi, void 
   const int64_t strips = (cols + FN_BROAD - 1) / FN_BROAD, x_step = job->inner.step[FN_X];
   const int64_t y_step = job->inner.step[FN_Y], x_even = FN(even_step)(job, FN_X), y_even = FN(even_step)(job, FN_Y);
   const int even = x_even && y_even && strips == 1;
+  const int by_rows = cols >= FN_SHORT && x_step == (int64_t)sizeof(T) && y_step == x_step &&
+                      FN(native)(&job->array[FN_X]) && FN(native)(&job->array[FN_Y]);
   FN(rescaling) by;
   FN(found) found = {{0}, {0}};
   for (int64_t unit = lo; unit < hi; unit++) {
@@ -269,8 +288,10 @@ static void FN(rescale_columns)(const fn_job *job, int64_t lo, int64_t hi, void 
       x += fn_along(job, FN_X, start);
       y += fn_along(job, FN_Y, start);
       FN(rescale_run)(job, y, y_even, x, x_even, (end - start) * cols, &by, &found, scratch);
+    } else if (!by_rows) {
+      FN(rescale_strip)(job, outer, j, start, end, &by, &found, scratch);
     }
-    for (int64_t i = start; i < end && !even; i++)
+    for (int64_t i = start; i < end && !even && by_rows; i++)
       FN(rescale_run)(job, y + fn_along(job, FN_Y, i), y_step, x + fn_along(job, FN_X, i), x_step, count, &by, &found,
                       scratch);
   }
