@@ -2,8 +2,8 @@
 
 
 cdef bint plan_rescale(fn_job *job, int axis, cnp.ndarray x, cnp.ndarray y) noexcept:
-    """Describe arrays to the kernels so that memory is walked in its own order: rows of what lies inside a channel, else
-    columns. False for a storage type that kernels do not know."""
+    """Describe arrays to the kernels so that memory is walked in its own order: rows of what lies inside a channel,
+    else columns. False for a storage type that kernels do not know."""
     cdef const int64_t *steps[FN_ARRAYS]
     cdef char roles[FN_MAX_AXES]
     cdef int ndim = cnp.PyArray_NDIM(x), a

@@ -165,6 +165,7 @@
 #include "normalize.h"
 #include "response.h"
 #include "response_backward.h"
+#include "rescale_lines.h"
 #include "rescale.h"
 #include "unstamp.h"
 
@@ -204,6 +205,7 @@
 #include "normalize.h"
 #include "response.h"
 #include "response_backward.h"
+#include "rescale_lines.h"
 #include "rescale.h"
 #include "unstamp.h"
 
