@@ -373,7 +373,7 @@ def expected():
         return everything()
 
 
-@pytest.mark.usefixtures("isa", "num_threads")
+@pytest.mark.usefixtures("machine")
 def test_any_instruction_set_and_thread_count_gives_the_same_bytes(expected):
     assert same(everything(), expected)
 
@@ -383,6 +383,7 @@ def test_stores_past_the_cache_give_the_same_bytes(expected):
     assert same(everything(), expected)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("offset", [1, 4, 8, 20, 36, 60])
 @pytest.mark.usefixtures("stores")
 def test_any_address_gives_the_same_bytes(offset, expected):

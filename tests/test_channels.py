@@ -266,7 +266,7 @@ def expected():
         return everything()
 
 
-@pytest.mark.usefixtures("isa", "num_threads")
+@pytest.mark.usefixtures("machine")
 def test_any_instruction_set_and_thread_count_gives_the_same_bytes(expected):
     assert same(everything(), expected)
 

@@ -19,6 +19,7 @@ EDGES = [
 
 
 @each_op
+@pytest.mark.wide
 @pytest.mark.parametrize("side", ["before", "behind"])
 @pytest.mark.usefixtures("isa", "stores", "no_work_threshold")
 def test_nothing_outside_the_arrays_is_touched(op, side):
@@ -36,6 +37,7 @@ def test_nothing_outside_the_arrays_is_touched(op, side):
 
 
 @each_op
+@pytest.mark.wide
 @pytest.mark.parametrize("side", ["before", "behind"])
 def test_nothing_outside_strided_and_converted_arrays_is_touched(op, side):
     # The first and the last element of each view lie against the guard page.
