@@ -292,7 +292,7 @@ def test_scipy_agrees(dtype):
 def test_shape_at_large_offsets_against_exact_moments(offset, what):
     # Differences from the guess of a chunk are exact, sums of 2^15 of them good to some 1e-14; m3 and m4 about the
     # mean follow without large cancellation, and merges add increments. 1e-12 is the promise.
-    n = 70_000
+    n = 100_000
     x = skewed(n) + offset
     given, x = kept(what, n, x)
     counts = np.ones(n) if "weights" not in given else given["weights"]
