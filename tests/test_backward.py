@@ -48,6 +48,7 @@ def check(got, dy, x, weight, axis, where=None, *, eps=1e-5, is_rms=False):
 # ---- the twin's answers
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_gradients_are_the_twins(shape, dtype):
     pairs = [p for p in itertools.combinations(range(len(shape)), 2) if len(shape) < 5]
@@ -413,6 +414,7 @@ def test_dx_may_replace_dy_or_x(shape, dtype):
             assert same(got, want)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("side", ["before", "behind"])
 @pytest.mark.usefixtures("isa", "stores", "no_work_threshold")
 def test_nothing_outside_the_arrays_is_touched(side):
@@ -430,6 +432,7 @@ def test_nothing_outside_the_arrays_is_touched(side):
                 assert same(got, want)
 
 
+@pytest.mark.wide
 def test_numpy_makes_no_temporary(dtype):
     # Beside the gradients of weight and bias: array headers and the interpreter's own objects.
     for shape, axis in (((60000, 40), 1), ((40, 60000), 1), ((60000, 40), 0), ((3000, 800), 1)):

@@ -138,6 +138,7 @@ def each_norm(shapes, *, last=True):
 # ---- the twin's answers
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_gradients_are_the_twins(shape, dtype):
     for axis in range(len(shape)):
@@ -615,6 +616,7 @@ def test_unaligned_and_swapped_bytes_change_no_bit(dtype):
 # ---- memory
 
 
+@pytest.mark.wide
 @pytest.mark.usefixtures("stores")
 def test_dx_may_replace_dy_or_x(dtype):
     for shape, axis, norm in each_norm([*SMALL, (1050, 520), (8, 16, 14, 14), (4, 2, 40000)]):
@@ -633,6 +635,7 @@ def test_dx_may_replace_dy_or_x(dtype):
             assert same(got, want)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("side", ["before", "behind"])
 @pytest.mark.usefixtures("isa", "stores", "no_work_threshold")
 def test_nothing_outside_the_arrays_is_touched(side, dtype):
@@ -649,6 +652,7 @@ def test_nothing_outside_the_arrays_is_touched(side, dtype):
             assert same(call(norm, *arrays, axis, out=out, **fenced), want)
 
 
+@pytest.mark.wide
 def test_numpy_makes_no_temporary(dtype):
     # Beside the gradients of weight and bias: array headers and the interpreter's own objects.
     for shape, axis, norm in each_norm([(60000, 40), (16, 40, 60, 60)]):

@@ -553,6 +553,7 @@ def test_where_the_result_goes_changes_no_bit(dtype):
 # ---- memory
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("side", ["before", "behind"])
 @pytest.mark.usefixtures("isa", "stores", "no_work_threshold")
 def test_nothing_outside_the_arrays_is_touched(side):
@@ -586,6 +587,7 @@ def test_nothing_outside_the_arrays_is_touched(side):
             assert same([got], [fastnorm.local_response_norm_backward(dy, x, *window)])
 
 
+@pytest.mark.wide
 def test_numpy_makes_no_temporary(dtype):
     # Array headers and the interpreter's own objects; backward also makes dx.
     for shape, axis in (((60000, 40), 1), ((40, 60000), 1), ((60000, 40), 0), ((30, 200, 400), 1)):

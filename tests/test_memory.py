@@ -110,6 +110,7 @@ def traced(call):
 
 
 @each_op
+@pytest.mark.wide
 def test_numpy_makes_no_temporary(op):
     for dtype in (np.float32, np.float64, np.int16, ">f4"):
         base = uniform((600, 300), np.dtype(dtype).newbyteorder("=")).astype(dtype)
