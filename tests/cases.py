@@ -23,6 +23,7 @@ except ImportError:
     ml_dtypes = None
 
 THREADS = (1, 2, 3, 7, 16)
+UNEVEN = 3  # the thread count that every build is tested with: it leaves remainders and shares what it can
 FLOATS = tuple(np.dtype(t) for t in ("float32", "float64"))
 HALVES = (np.dtype("float16"), *([np.dtype(ml_dtypes.bfloat16)] if ml_dtypes else ()))
 INTEGERS = tuple(
