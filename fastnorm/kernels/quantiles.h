@@ -113,6 +113,20 @@ static K FN(select)(K *v, int64_t n, int64_t rank) {
 /* ---- visits to memory ---------------------------------------------------------------------------------------------
  */
 
+/* Keys of at most FN(ABREAST) elements. Runs of a fixed length, which may overlap, suit a compiler best. */
+FN_INLINE void FN(run_of_keys)(K *restrict keys, const T *restrict x, int64_t n) {
+  enum { HALF = FN(ABREAST) / 2, QUARTER = HALF / 2 };
+  if (n >= HALF) {
+    for (int l = 0; l < HALF; l++) keys[l] = FN(sort_key)(x[l]);
+    for (int l = 0; l < HALF; l++) keys[n - HALF + l] = FN(sort_key)(x[n - HALF + l]);
+  } else if (n >= QUARTER) {
+    for (int l = 0; l < QUARTER; l++) keys[l] = FN(sort_key)(x[l]);
+    for (int l = 0; l < QUARTER; l++) keys[n - QUARTER + l] = FN(sort_key)(x[n - QUARTER + l]);
+  } else {
+    for (int64_t l = 0; l < n; l++) keys[l] = FN(sort_key)(x[l]);
+  }
+}
+
 /* Keys of the n rows from `start` on, `group` rows side by side. */
 static void FN(load_keys)(const FN(search) *s, int64_t start, int64_t n) {
   const char *base = fn_base(s->job, FN_X, s->outer, s->first);
@@ -123,11 +137,11 @@ static void FN(load_keys)(const FN(search) *s, int64_t start, int64_t n) {
   K *keys = s->keys;
   if (stride == cols) {
     for (int64_t left = n * cols; left > 0; left -= wide, x += wide, keys += FN(ABREAST))
-      for (int64_t l = 0; l < (left < wide ? left : wide); l++) keys[l] = FN(sort_key)(x[l]);
+      FN(run_of_keys)(keys, x, left < wide ? left : wide);
     return;
   }
   for (int64_t i = 0, side = 0; i < n; i++, x += stride) {
-    for (int64_t c = 0; c < cols; c++) keys[side * cols + c] = FN(sort_key)(x[c]);
+    FN(run_of_keys)(keys + side * cols, x, cols);
     if (++side == s->group) {
       side = 0;
       keys += FN(ABREAST);
@@ -178,32 +192,24 @@ static void FN(count_keys)(FN(search) *s, int64_t rows, int64_t width) {
     for (int64_t l = 0; l < width; l++) s->counts[l * FN(COUNTS) + entry[r * L + l]]++;
 }
 
-/* Keys that are inside of a bracket become candidates. */
+/* Keys that are inside of a bracket become candidates. Most rows have none. */
 static void FN(collect_keys)(FN(search) *s, int64_t rows, int64_t width) {
-  enum { L = FN(ABREAST), FEW = 8 };
+  enum { L = FN(ABREAST), FEW = 8 }; /* divides FN(BLOCK) */
   for (int64_t from = 0; from < rows; from += FEW) {
-    const int64_t few = rows - from < FEW ? rows - from : FEW;
     const K *keys = s->keys + from * L;
-    K inside[FEW * L] = {0}, any[L] = {0};
-    for (int b = 0; b < s->brackets; b++) {
-      K lo[L], hi[L];
-      memcpy(lo, s->lo[b], sizeof lo);
-      memcpy(hi, s->hi[b], sizeof hi);
-      for (int64_t r = 0; r < few; r++)
-        for (int l = 0; l < L; l++) {
-          const K in = (keys[r * L + l] >= lo[l]) & (keys[r * L + l] <= hi[l]);
-          inside[r * L + l] |= in;
-          any[l] |= in;
-        }
-    }
-    K found = 0;
+    K inside[FEW * L] = {0}, any[L] = {0}, found = 0;
+    for (int b = 0; b < s->brackets; b++)
+      for (int l = 0; l < L; l++)
+        for (int r = 0; r < FEW; r++) any[l] |= (keys[r * L + l] >= s->lo[b][l]) & (keys[r * L + l] <= s->hi[b][l]);
     for (int l = 0; l < L; l++) found |= any[l];
     if (!found) continue;
+    for (int b = 0; b < s->brackets; b++)
+      for (int i = 0; i < FEW * L; i++) inside[i] |= (keys[i] >= s->lo[b][i % L]) & (keys[i] <= s->hi[b][i % L]);
     for (int64_t l = 0; l < width; l++) {
       const int64_t c = l % s->cols;
       K *pool = s->pool + c * (s->room + 1);
       int64_t at = s->taken[c];
-      for (int64_t r = 0; r < few; r++) {
+      for (int64_t r = 0; r < FEW && from + r < rows; r++) {
         pool[at] = keys[r * L + l];
         at += inside[r * L + l];
       }
