@@ -113,40 +113,40 @@ static K FN(select)(K *v, int64_t n, int64_t rank) {
 /* ---- visits to memory ---------------------------------------------------------------------------------------------
  */
 
-/* Keys of at most FN(ABREAST) elements. Runs of a fixed length, which may overlap, suit a compiler best. */
-FN_INLINE void FN(run_of_keys)(K *restrict keys, const T *restrict x, int64_t n) {
+/* At most FN(ABREAST) elements, by copies of a fixed length, which may overlap. */
+FN_INLINE void FN(copy_few)(T *to, const T *from, int64_t n) {
   enum { HALF = FN(ABREAST) / 2, QUARTER = HALF / 2 };
   if (n >= HALF) {
-    for (int l = 0; l < HALF; l++) keys[l] = FN(sort_key)(x[l]);
-    for (int l = 0; l < HALF; l++) keys[n - HALF + l] = FN(sort_key)(x[n - HALF + l]);
+    memcpy(to, from, HALF * sizeof(T));
+    memcpy(to + n - HALF, from + n - HALF, HALF * sizeof(T));
   } else if (n >= QUARTER) {
-    for (int l = 0; l < QUARTER; l++) keys[l] = FN(sort_key)(x[l]);
-    for (int l = 0; l < QUARTER; l++) keys[n - QUARTER + l] = FN(sort_key)(x[n - QUARTER + l]);
+    memcpy(to, from, QUARTER * sizeof(T));
+    memcpy(to + n - QUARTER, from + n - QUARTER, QUARTER * sizeof(T));
   } else {
-    for (int64_t l = 0; l < n; l++) keys[l] = FN(sort_key)(x[l]);
+    for (int64_t l = 0; l < n; l++) to[l] = from[l];
   }
 }
 
 /* Keys of the n rows from `start` on, `group` rows side by side. */
 static void FN(load_keys)(const FN(search) *s, int64_t start, int64_t n) {
+  enum { L = FN(ABREAST) };
   const char *base = fn_base(s->job, FN_X, s->outer, s->first);
-  const int64_t cols = s->cols, wide = s->group * cols;
+  const int64_t cols = s->cols, wide = s->group * cols, rows = (n + s->group - 1) / s->group;
   int64_t stride = 1;
   const T *x = s->job->columns ? FN(load_columns)(s->job, FN_X, base, start, n, cols, s->tile, &stride)
                                : FN(load)(s->job, FN_X, base, start, n, s->tile);
-  K *keys = s->keys;
-  if (stride == cols) {
-    for (int64_t left = n * cols; left > 0; left -= wide, x += wide, keys += FN(ABREAST))
-      FN(run_of_keys)(keys, x, left < wide ? left : wide);
-    return;
-  }
-  for (int64_t i = 0, side = 0; i < n; i++, x += stride) {
-    FN(run_of_keys)(keys + side * cols, x, cols);
-    if (++side == s->group) {
-      side = 0;
-      keys += FN(ABREAST);
+  int64_t count = n * cols;
+  if (stride != cols || wide != L) { /* to rows of lanes, first */
+    T *lanes = (T *)(void *)s->entry;
+    const int64_t along = stride == cols ? s->group : 1; /* rows of x that are one run */
+    for (int64_t i = 0, side = 0; i < n; i += along, x += along * stride) {
+      FN(copy_few)(lanes + i / s->group * L + side * cols, x, (n - i < along ? n - i : along) * cols);
+      side = side + along < s->group ? side + along : 0;
     }
+    x = (const T *)(const void *)s->entry;
+    count = rows * L;
   }
+  for (int64_t i = 0; i < count; i++) s->keys[i] = FN(sort_key)(x[i]);
 }
 
 /* NaN and infinities among `rows` rows of lanes. */
@@ -192,26 +192,27 @@ static void FN(count_keys)(FN(search) *s, int64_t rows, int64_t width) {
     for (int64_t l = 0; l < width; l++) s->counts[l * FN(COUNTS) + entry[r * L + l]]++;
 }
 
-/* Keys that are inside of a bracket become candidates. Most rows have none. */
+/* Keys that are inside of a bracket become candidates. Few rows have any. */
 static void FN(collect_keys)(FN(search) *s, int64_t rows, int64_t width) {
   enum { L = FN(ABREAST), FEW = 8 }; /* divides FN(BLOCK) */
   for (int64_t from = 0; from < rows; from += FEW) {
     const K *keys = s->keys + from * L;
-    K inside[FEW * L] = {0}, any[L] = {0}, found = 0;
+    K any[L] = {0}, found = 0;
     for (int b = 0; b < s->brackets; b++)
-      for (int l = 0; l < L; l++)
-        for (int r = 0; r < FEW; r++) any[l] |= (keys[r * L + l] >= s->lo[b][l]) & (keys[r * L + l] <= s->hi[b][l]);
+      for (int r = 0; r < FEW; r++)
+        for (int l = 0; l < L; l++) any[l] |= (keys[r * L + l] >= s->lo[b][l]) & (keys[r * L + l] <= s->hi[b][l]);
     for (int l = 0; l < L; l++) found |= any[l];
-    if (!found) continue;
-    for (int b = 0; b < s->brackets; b++)
-      for (int i = 0; i < FEW * L; i++) inside[i] |= (keys[i] >= s->lo[b][i % L]) & (keys[i] <= s->hi[b][i % L]);
-    for (int64_t l = 0; l < width; l++) {
+    for (int64_t l = 0; found && l < width; l++) {
+      if (!any[l]) continue;
       const int64_t c = l % s->cols;
       K *pool = s->pool + c * (s->room + 1);
       int64_t at = s->taken[c];
       for (int64_t r = 0; r < FEW && from + r < rows; r++) {
-        pool[at] = keys[r * L + l];
-        at += inside[r * L + l];
+        const K key = keys[r * L + l];
+        int inside = 0;
+        for (int b = 0; b < s->brackets; b++) inside |= (key >= s->lo[b][l]) & (key <= s->hi[b][l]);
+        pool[at] = key;
+        at += inside;
       }
       s->taken[c] = at;
     }
