@@ -116,6 +116,12 @@ cdef extern from "kernels.h":
         void *factors
         double exponent, alpha, k
         int64_t before, after
+        const double *center
+        const double *center_lo
+        const double *scale
+        const double *shift
+        int inverse
+        int *found
         const double *probability
         int probabilities
         int64_t *counts
@@ -162,6 +168,9 @@ cdef extern from "kernels.h":
         const fn_kernel *normalize_apply
         const fn_kernel *response_columns
         const fn_kernel *response_backward
+        const fn_kernel *rescale_rows
+        const fn_kernel *rescale_columns
+        const fn_kernel *find_nonfinite
         const fn_kernel *quantiles_rows
         const fn_kernel *quantiles_columns
         fn_kernel begin_columns
@@ -210,4 +219,5 @@ include "door/backward.pxi"
 include "door/channels.pxi"
 include "door/channels_backward.pxi"
 include "door/local.pxi"
+include "door/rescale.pxi"
 include "door/quantiles.pxi"

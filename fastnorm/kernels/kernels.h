@@ -127,7 +127,7 @@ typedef struct fn_job {
 
   /* Norms of channels. */
   int64_t period, unit; /* kept indices whose statistics stand `period` apart share weight and bias: `unit` of each */
-  int64_t places;       /* how many kept indices in a row belong to a channel, where statistics are given */
+  int64_t places;       /* how many kept indices in a row belong to a channel, where numbers are given */
   double *saved;        /* count, mean and variance of the kept indices, one plane after the other; NULL: not wanted */
   void *folded;         /* compute type, one plane per channel: center, center_lo, scale and shift of the apply loops */
   int relu;             /* what is below 0 becomes 0; backward: FN_S is read and holds the result */
@@ -150,6 +150,11 @@ typedef struct fn_job {
   double alpha, k;       /* alpha / size, and k */
   int64_t before, after; /* how many channels of a window lie on either side */
 
+  /* Rescaling, which is clipped to [least, most]. */
+  const double *center, *center_lo, *scale, *shift; /* of each channel; NULL: not given */
+  int inverse;                                      /* the way back */
+  int *found;                                       /* enum fn_found, shared by all threads */
+
   /* Quantiles, written to `mean`, `state_stride` from one probability to the next. */
   const double *probability; /* ascending, at most FN_PROBABILITIES */
   int probabilities;
@@ -169,6 +174,9 @@ enum fn_norm { FN_LAYER, FN_RMS, FN_RANGE };
 
 /* Rows of a chunk of so many columns. */
 int64_t fn_block_rows(int64_t columns);
+
+/* What is not finite in x. */
+enum fn_found { FN_FOUND_NAN = 1, FN_FOUND_INFINITY = 2 };
 
 /* What an axis is to a job: kept; reduced, with weight and bias along it; reduced, with these repeated along it. */
 enum fn_role { FN_KEPT, FN_REDUCED, FN_SHARED };
@@ -219,6 +227,9 @@ typedef void (*fn_kernel)(const fn_job *job, int64_t lo, int64_t hi, void *scrat
   X(normalize_apply)   /* as normalize_parts: y or dx */                                                               \
   X(response_columns)  /* a strip of one of the `outer` problems: y of all channels */                                 \
   X(response_backward) /* likewise: dx */                                                                              \
+  X(rescale_rows)      /* a chunk of a row: rescaled by the numbers of its channel */                                  \
+  X(rescale_columns)   /* a chunk of rows of a strip of one of the `outer` problems: likewise */                       \
+  X(find_nonfinite)    /* a chunk of a row: tells what it holds */                                                     \
   X(quantiles_rows)    /* a row: its quantiles */                                                                      \
   X(quantiles_columns) /* a strip of one of the `outer` problems: likewise */
 

@@ -166,6 +166,7 @@
 #include "normalize.h"
 #include "response.h"
 #include "response_backward.h"
+#include "rescale.h"
 #include "quantiles.h"
 #include "unstamp.h"
 
@@ -206,6 +207,7 @@
 #include "normalize.h"
 #include "response.h"
 #include "response_backward.h"
+#include "rescale.h"
 #include "quantiles.h"
 #include "unstamp.h"
 
