@@ -62,7 +62,7 @@ def quantiles(x, axis, q):
     job.infinite = infinite
     job.state_stride = features
     try:
-        for first in range(0, wanted, FN_PROBABILITIES):
+        for first in range(0, wanted if features else 0, FN_PROBABILITIES):
             job.mean = <double *>cnp.PyArray_DATA(values) + first * features
             job.probability = p + first
             job.probabilities = <int>min(wanted - first, <int64_t>FN_PROBABILITIES)
