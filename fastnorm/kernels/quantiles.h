@@ -56,16 +56,15 @@ typedef struct {
   int64_t *counts;
 } FN(search);
 
-static inline K FN(sort_key)(T x) {
-  const K key = FN(key)(x + 0); /* -0 + 0 is +0 */
-  return FN(unordered)(key, key) ? (K)((U)-1 >> 1) : key;
-}
 static inline K FN(least_key)(void) { return FN(key)(FN_MINUS_INFINITY); }
 static inline K FN(most_key)(void) { return FN(key)(FN_INFINITY); }
 static inline K FN(nan_key)(void) { return (K)((U)-1 >> 1); }
+static inline K FN(sort_key)(T x) {
+  const K key = FN(key)(x + 0); /* -0 + 0 is +0 */
+  return FN(unordered)(key, key) ? FN(nan_key)() : key;
+}
 
-/* ---- selection ----------------------------------------------------------------------------------------------------
- */
+/* ---- selection --------------------------------------------------------------------------------------------------- */
 
 static inline K FN(middle)(K a, K b, K c) {
   const K low = a < b ? a : b, high = a < b ? b : a;
@@ -110,8 +109,7 @@ static K FN(select)(K *v, int64_t n, int64_t rank) {
   return v[rank];
 }
 
-/* ---- visits to memory ---------------------------------------------------------------------------------------------
- */
+/* ---- visits to memory -------------------------------------------------------------------------------------------- */
 
 /* At most FN(ABREAST) elements, by copies of a fixed length, which may overlap. */
 FN_INLINE void FN(copy_few)(T *to, const T *from, int64_t n) {
@@ -252,8 +250,7 @@ static void FN(visit)(FN(search) *s, int collect) {
   s->visits++;
 }
 
-/* ---- planning -----------------------------------------------------------------------------------------------------
- */
+/* ---- planning ---------------------------------------------------------------------------------------------------- */
 
 /* One element of each of FN(SAMPLE) equal stretches, at a place that nothing in the data is likely to follow. */
 static void FN(take_sample)(FN(search) *s) {
@@ -400,8 +397,7 @@ static void FN(plan_collection)(FN(search) *s) {
   }
 }
 
-/* ---- results ------------------------------------------------------------------------------------------------------
- */
+/* ---- results ----------------------------------------------------------------------------------------------------- */
 
 /* The order statistics of a column, by rank, from its spans and candidates. */
 static void FN(select_ranks)(const FN(search) *s, int64_t c, K *found) {
