@@ -8,7 +8,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
 import pytest
-from cases import THREADS, supported_isas, threshold
+from cases import THREADS, UNEVEN, supported_isas, threshold
 
 import fastnorm
 from fastnorm import _ops
@@ -24,6 +24,29 @@ def isa(request):
     """Run the test on each instruction set this CPU has, after proving that it is the active one."""
     with fastnorm.use_isa(request.param):
         assert fastnorm.isa() == request.param
+        yield request.param
+
+
+def list_machines():
+    """(instruction set, threads): every set with UNEVEN threads, the other counts with one of the sets in turn.
+
+    A kernel is handed a range and does not know how many threads there are; the driver that shares the ranges out does
+    not know the instruction set. So not every pair is run.
+    """
+    isas = supported_isas()
+    for isa in isas:
+        yield pytest.param((isa, UNEVEN), id=f"{isa}-{UNEVEN}")
+    for i, n in enumerate(n for n in THREADS if n != UNEVEN):
+        isa = isas[-1 - i % len(isas)]  # the widest first
+        yield pytest.param((isa, n), id=f"{isa}-{n}", marks=pytest.mark.sweep)
+
+
+@pytest.fixture(params=list_machines())
+def machine(request):
+    """Run the test on CPUs of each instruction set and with each thread count, however small the work."""
+    isa, n = request.param
+    with fastnorm.use_isa(isa), fastnorm.threads(n), threshold(_ops.set_work_threshold, 0):
+        assert (fastnorm.isa(), fastnorm.get_num_threads()) == (isa, n)
         yield request.param
 
 
@@ -51,7 +74,7 @@ def stores(request):
             yield
 
 
-@pytest.fixture(params=THREADS)
+@pytest.fixture(params=[n if n == UNEVEN else pytest.param(n, marks=pytest.mark.sweep) for n in THREADS])
 def num_threads(request):
     """Run the test on each of these thread counts, however small the work."""
     with threshold(_ops.set_work_threshold, 0), fastnorm.threads(request.param):

@@ -266,13 +266,17 @@ def masked_moments(x, axis=None, **what_counts):
         return tuple(np.asarray(v, np.float64) for v in (total, mean, *powers))
 
 
+def integers(x):
+    """Finite floats as integers, and the Fraction that they are multiples of."""
+    ratios = [v.as_integer_ratio() for v in np.asarray(x, np.float64).ravel().tolist()]
+    denominator = max(d for _, d in ratios)  # all are powers of two
+    return [n * (denominator // d) for n, d in ratios], Fraction(1, denominator)
+
+
 def exact_moments(x, weights=None):
     """Mean and the means of the second, third and fourth power about it, as Fractions, of a run of finite floats."""
-    values = [Fraction(v) for v in np.asarray(x, np.float64).ravel().tolist()]
-    weights = [Fraction(1)] * len(values) if weights is None else [Fraction(w) for w in np.ravel(weights).tolist()]
-    unit = Fraction(1, math.lcm(*(v.denominator for v in values)))
-    heft = Fraction(1, math.lcm(*(w.denominator for w in weights)))
-    whole, counts = [int(v / unit) for v in values], [int(w / heft) for w in weights]
+    whole, unit = integers(x)
+    counts = [1] * len(whole) if weights is None else integers(weights)[0]
     total = sum(counts)
     s1, s2, s3, s4 = (Fraction(sum(c * v**k for c, v in zip(counts, whole, strict=True)), total) for k in (1, 2, 3, 4))
     m2, m3 = s2 - s1**2, s3 - 3 * s1 * s2 + 2 * s1**3

@@ -48,6 +48,7 @@ def check(got, dy, x, weight, axis, where=None, *, eps=1e-5, is_rms=False):
 # ---- the twin's answers
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_gradients_are_the_twins(shape, dtype):
     pairs = [p for p in itertools.combinations(range(len(shape)), 2) if len(shape) < 5]
@@ -373,7 +374,7 @@ def expected():
         return everything()
 
 
-@pytest.mark.usefixtures("isa", "num_threads")
+@pytest.mark.usefixtures("machine")
 def test_any_instruction_set_and_thread_count_gives_the_same_bytes(expected):
     assert same(everything(), expected)
 
@@ -383,6 +384,7 @@ def test_stores_past_the_cache_give_the_same_bytes(expected):
     assert same(everything(), expected)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("offset", [1, 4, 8, 20, 36, 60])
 @pytest.mark.usefixtures("stores")
 def test_any_address_gives_the_same_bytes(offset, expected):
@@ -412,6 +414,7 @@ def test_dx_may_replace_dy_or_x(shape, dtype):
             assert same(got, want)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("side", ["before", "behind"])
 @pytest.mark.usefixtures("isa", "stores", "no_work_threshold")
 def test_nothing_outside_the_arrays_is_touched(side):
@@ -429,6 +432,7 @@ def test_nothing_outside_the_arrays_is_touched(side):
                 assert same(got, want)
 
 
+@pytest.mark.wide
 def test_numpy_makes_no_temporary(dtype):
     # Beside the gradients of weight and bias: array headers and the interpreter's own objects.
     for shape, axis in (((60000, 40), 1), ((40, 60000), 1), ((60000, 40), 0), ((3000, 800), 1)):

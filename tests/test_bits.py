@@ -91,8 +91,7 @@ def test_the_committed_digests_hold(op):
 
 
 @each_op
-@pytest.mark.sweep
-@pytest.mark.usefixtures("isa", "num_threads")
+@pytest.mark.usefixtures("machine")
 def test_any_instruction_set_and_thread_count_gives_the_same_bytes(op):
     assert differing(case_digests(op), expected(op.name)) == []
 
@@ -115,6 +114,7 @@ def test_any_address_gives_the_same_bytes(op):
 
 
 @each_op
+@pytest.mark.sweep
 @pytest.mark.usefixtures("no_work_threshold")
 def test_run_after_run(op):
     for _label, x in op.cases(FLOATS, [(40009, 3), (300, 130), (3, 70001)]):

@@ -266,7 +266,7 @@ def expected():
         return everything()
 
 
-@pytest.mark.usefixtures("isa", "num_threads")
+@pytest.mark.usefixtures("machine")
 def test_any_instruction_set_and_thread_count_gives_the_same_bytes(expected):
     assert same(everything(), expected)
 
@@ -276,6 +276,7 @@ def test_stores_past_the_cache_give_the_same_bytes(expected):
     assert same(everything(), expected)
 
 
+@pytest.mark.wide
 @each_norm
 @pytest.mark.parametrize("side", ["before", "behind"])
 @pytest.mark.usefixtures("isa", "stores", "no_work_threshold")

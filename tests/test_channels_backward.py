@@ -4,6 +4,7 @@ A norm is named by what shares a mean: "batch", "evaluation" (given statistics),
 with given statistics), or "group" followed by how many groups there are.
 """
 
+import functools
 import itertools
 import tracemalloc
 
@@ -137,6 +138,7 @@ def each_norm(shapes, *, last=True):
 # ---- the twin's answers
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_gradients_are_the_twins(shape, dtype):
     for axis in range(len(shape)):
@@ -526,7 +528,21 @@ def test_a_channel_where_nothing_counts_has_no_gradient(dtype):
 # ---- bits
 
 
+MANY_GROUPS = "group 260"  # of (1050, 520); slow, and what it runs is run for the groups of less wide shapes too
 BITS = [*SMALL, (130, 64), (40, 1030), (9000, 3), (1050, 520), (16, 18, 14, 14), (4, 2, 40000), (3, 64, 8, 8)]
+
+
+@functools.cache
+def awkward_problem(shape, dtype, axis):
+    """Make dy, x, weight and an output of the ReLU, not all of them finite; kept, as every machine is given them."""
+    dy, x, weight = problem(shape, dtype, axis)
+    x.reshape(-1)[5], dy.reshape(-1)[x.size // 2] = 1e30, np.nan
+    return dy, x, weight, uniform(shape, dtype, 5)
+
+
+@functools.cache
+def awkward_statistics(norm, shape, dtype, axis):
+    return saved(norm, awkward_problem(shape, dtype, axis)[1], axis)
 
 
 def everything(place_at=0):
@@ -534,16 +550,16 @@ def everything(place_at=0):
     results = []
     for dtype in FLOATS:
         for shape, axis, norm in each_norm(BITS):
-            dy, x, weight = problem(shape, dtype, axis)
-            x.reshape(-1)[5], dy.reshape(-1)[x.size // 2] = 1e30, np.nan
-            mean, rstd = saved(norm, x, axis)
-            y, where = uniform(shape, dtype, 5), mask(x)[0]
-            dy, x, weight, y = (place(v, place_at) for v in (dy, x, weight, y))
+            if norm == MANY_GROUPS:
+                continue
+            arrays = awkward_problem(shape, dtype, axis)
+            mean, rstd = awkward_statistics(norm, shape, dtype, axis)
+            dy, x, weight, y = (place(v, place_at) for v in arrays)
             out = place(garbage(shape, dtype), (3 * place_at) % 64)
             results += call(norm, dy, x, mean, rstd, weight, axis, out=out)
             if norm in ("batch", "evaluation"):
                 results += call(norm, dy, x, mean, rstd, weight, axis, activation="relu", y=y)
-                results += call(norm, dy, x, mean, rstd, weight, axis, where=where)
+                results += call(norm, dy, x, mean, rstd, weight, axis, where=mask(x)[0])
     return results
 
 
@@ -553,8 +569,7 @@ def expected():
         return everything()
 
 
-@pytest.mark.sweep
-@pytest.mark.usefixtures("isa", "num_threads")
+@pytest.mark.usefixtures("machine")
 def test_any_instruction_set_and_thread_count_gives_the_same_bytes(expected):
     assert same(everything(), expected)
 
@@ -564,6 +579,7 @@ def test_stores_past_the_cache_give_the_same_bytes(expected):
     assert same(everything(), expected)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("offset", [1, 4, 8, 36])
 @pytest.mark.usefixtures("stores")
 def test_any_address_gives_the_same_bytes(offset, expected):
@@ -600,9 +616,12 @@ def test_unaligned_and_swapped_bytes_change_no_bit(dtype):
 # ---- memory
 
 
+@pytest.mark.wide
 @pytest.mark.usefixtures("stores")
 def test_dx_may_replace_dy_or_x(dtype):
     for shape, axis, norm in each_norm([*SMALL, (1050, 520), (8, 16, 14, 14), (4, 2, 40000)]):
+        if norm == MANY_GROUPS:
+            continue
         dy, x, weight = problem(shape, dtype, axis)
         x.reshape(-1)[0] = 1e30  # one channel goes the careful way
         mean, rstd = saved(norm, x, axis)
@@ -616,6 +635,7 @@ def test_dx_may_replace_dy_or_x(dtype):
             assert same(got, want)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("side", ["before", "behind"])
 @pytest.mark.usefixtures("isa", "stores", "no_work_threshold")
 def test_nothing_outside_the_arrays_is_touched(side, dtype):
@@ -632,6 +652,7 @@ def test_nothing_outside_the_arrays_is_touched(side, dtype):
             assert same(call(norm, *arrays, axis, out=out, **fenced), want)
 
 
+@pytest.mark.wide
 def test_numpy_makes_no_temporary(dtype):
     # Beside the gradients of weight and bias: array headers and the interpreter's own objects.
     for shape, axis, norm in each_norm([(60000, 40), (16, 40, 60, 60)]):

@@ -50,6 +50,7 @@ def test_planes_of_every_size(norm, dtype):
             both_ways(norm, *problem((3, 4, size), dtype, axis), axis)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(("norm", "shape"), LARGE, ids=lambda v: v.name if isinstance(v, Norm) else str(v))
 def test_large_channels(norm, shape, dtype):
     for axis in norm.ends(shape):

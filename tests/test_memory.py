@@ -19,6 +19,7 @@ EDGES = [
 
 
 @each_op
+@pytest.mark.wide
 @pytest.mark.parametrize("side", ["before", "behind"])
 @pytest.mark.usefixtures("isa", "stores", "no_work_threshold")
 def test_nothing_outside_the_arrays_is_touched(op, side):
@@ -36,6 +37,7 @@ def test_nothing_outside_the_arrays_is_touched(op, side):
 
 
 @each_op
+@pytest.mark.wide
 @pytest.mark.parametrize("side", ["before", "behind"])
 def test_nothing_outside_strided_and_converted_arrays_is_touched(op, side):
     # The first and the last element of each view lie against the guard page.
@@ -108,6 +110,7 @@ def traced(call):
 
 
 @each_op
+@pytest.mark.wide
 def test_numpy_makes_no_temporary(op):
     for dtype in (np.float32, np.float64, np.int16, ">f4"):
         base = uniform((600, 300), np.dtype(dtype).newbyteorder("=")).astype(dtype)

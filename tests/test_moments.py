@@ -286,6 +286,7 @@ def test_scipy_agrees(dtype):
         np.testing.assert_allclose(m.kurtosis(), stats.kurtosis(wide, axis), rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("offset", [0, 1e6, 1e8])
 @pytest.mark.parametrize("what", MASKS, ids=str)
 def test_shape_at_large_offsets_against_exact_moments(offset, what):

@@ -4,8 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
-from cases import FLOATS, HALVES, INTEGERS, THREADS, is_float, result_dtype, supported_isas, threshold, uniform
-from memory import garbage, place
+from cases import FLOATS, HALVES, INTEGERS, THREADS, result_dtype, supported_isas, threshold, uniform
+from memory import garbage, guarded, place
 
 import fastnorm
 from fastnorm import _ops
@@ -66,9 +66,7 @@ def layouts(x):
     gaps = np.zeros([2 * n + 1 for n in x.shape], x.dtype)
     gaps[tuple(slice(1, None, 2) for _ in x.shape)] = x
     yield "gaps", gaps[tuple(slice(1, None, 2) for _ in x.shape)]
-    yield "backwards", np.ascontiguousarray(x[tuple(slice(None, None, -1) for _ in x.shape)])[
-        tuple(slice(None, None, -1) for _ in x.shape)
-    ]
+    yield "backwards", np.flip(np.ascontiguousarray(np.flip(x)))
     yield "turned", np.ascontiguousarray(x.T[::-1]).T[..., ::-1]
     if x.dtype.kind != "V" and x.dtype.itemsize > 1:
         yield "swapped", x.astype(x.dtype.newbyteorder())
@@ -88,7 +86,7 @@ def check(x, axis, operands, bounds=(-INF, INF), inverse=False, out=None, label=
     result = _ops.rescale(x, axis, *operands, *bounds, inverse, out, **kwargs)
     assert result is not None, label
     y, found = result
-    assert y.dtype == want.dtype and y.shape == want.shape and y.dtype.isnative, label
+    assert (y.dtype, y.shape, y.dtype.isnative) == (want.dtype, want.shape, True), label
     assert y is out or out is None, label
     assert found == flags, (label, found, flags)
     differ = np.flatnonzero(
@@ -102,7 +100,8 @@ def check(x, axis, operands, bounds=(-INF, INF), inverse=False, out=None, label=
 SHAPES = [
     *[((n, f), axis) for f in (1, 4, 15, 16, 17, 63, 64, 65, 511, 512, 513) for n in (1, 7, 131) for axis in (0, 1)],
     *[((0, 3), 1), ((3, 0), 1), ((5,), 0), ((700,), 0), ((4099, 3), 1), ((67, 30), 1), ((2, 4097), 0)],
-    *[((2, 3, 5, 7), 1), ((2, 3, 5, 7), 2), ((5, 3, 9, 9), 1), ((2, 3, 65, 3), 2), ((3, 4, 2, 600), 3), ((40, 6, 70), 0)],
+    *[((2, 3, 5, 7), 1), ((2, 3, 5, 7), 2), ((5, 3, 9, 9), 1), ((2, 3, 65, 3), 2)],
+    *[((3, 4, 2, 600), 3), ((40, 6, 70), 0)],
 ]
 
 
@@ -140,6 +139,10 @@ def test_no_bit_depends_on_threads_isa_alignment_or_place(dtype):
         want = check(x, axis, operands, (-3, 0.5)).tobytes()
         for isa in supported_isas():
             with fastnorm.use_isa(isa), threshold(_ops.set_work_threshold, 0):
+                for side in ("before", "behind"):
+                    got, _ = _ops.rescale(guarded(x, side), axis, *operands, -3, 0.5, False, guarded(x, side))
+                    assert got.tobytes() == want, (shape, isa, side)
+                    assert _ops.find_nonfinite(guarded(x, side)) == 0
                 for threads in THREADS:
                     with fastnorm.threads(threads):
                         offset = threads * x.itemsize
@@ -168,7 +171,8 @@ def test_results_go_anywhere_and_nowhere_else(dtype):
             check(y.copy("K"), axis, operands, label=(shape, label))
             want = twin(x, axis, *operands, -INF, INF, False)[0]
             got, _ = _ops.rescale(y, axis, *operands, -INF, INF, False, y)
-            assert got is y and np.array_equal(y, want), (shape, label)
+            assert got is y
+            assert np.array_equal(y, want), (shape, label)
 
 
 @pytest.mark.parametrize("dtype", [*FLOATS, *HALVES], ids=str)
@@ -223,7 +227,8 @@ def test_what_float_cannot_hold_is_computed_in_double(inverse):
                 check(x_, axis, operands, (-1, 1), inverse, place(x_, 4), label=(dtype, which))
     x = np.array([[top, -top]], np.float32)
     y, _ = _ops.rescale(x, 1, np.array([-2e38, 2e38]), None, np.full(2, 2e38), None, -INF, INF, False, x)
-    assert y is x and np.allclose(y, [[2.70141, -2.70141]], rtol=1e-5)
+    assert y is x
+    assert np.allclose(y, [[2.70141, -2.70141]], rtol=1e-5)
 
 
 def test_the_unusual_is_left_to_the_caller():
@@ -248,5 +253,6 @@ def test_the_unusual_is_left_to_the_caller():
     calls["a result on itself"] = (x, 1, None, None, None, None, 0, 1, False, folded)
     for label, call in calls.items():
         assert _ops.rescale(*call) is None, label
-    assert _ops.find_nonfinite([1.0]) is None and _ops.find_nonfinite(x + 0j) is None
-    assert is_float(x.dtype) and not memory.any()
+    assert not memory.any()
+    assert _ops.find_nonfinite([1.0]) is None
+    assert _ops.find_nonfinite(x + 0j) is None

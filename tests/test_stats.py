@@ -571,6 +571,7 @@ def test_light_and_heavy_weights():
     assert abs(fastnorm.var(huge, weights=heft(5000)) / 2.0**1022 - m2) <= 64 * 2.0**-52 * m2
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("offset", [0, 1e4, 1e8])
 def test_masked_moments_against_exact_ones(offset, dtype):
     # The promise of the unmasked functions: 1 ulp (float64: 4) + 2^-50 mean|x|, and 1 ulp (float64: 64).
@@ -623,7 +624,7 @@ def plain_digests():
         return masked_digests()
 
 
-@pytest.mark.usefixtures("isa", "num_threads")
+@pytest.mark.usefixtures("machine")
 def test_masked_statistics_have_the_same_bytes_everywhere(plain_digests):
     for got, want in zip(masked_digests(), plain_digests, strict=True):
         assert same(got, want)

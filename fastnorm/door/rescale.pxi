@@ -2,8 +2,8 @@
 
 
 cdef bint plan_rescale(fn_job *job, int axis, cnp.ndarray x, cnp.ndarray y) noexcept:
-    """Describe arrays to the kernels so that memory is walked in its own order: rows of what lies inside a channel, else
-    columns. False for a storage type that kernels do not know."""
+    """Describe arrays to the kernels so that memory is walked in its own order: rows of what lies inside a channel,
+    else columns. False for a storage type that kernels do not know."""
     cdef const int64_t *steps[FN_ARRAYS]
     cdef char roles[FN_MAX_AXES]
     cdef int ndim = cnp.PyArray_NDIM(x), a
@@ -43,8 +43,8 @@ cdef int share_rescale(fn_job *job, crew *team) except -1 nogil:
         share_chunks(team.table.rescale_rows, job, team)
         return 0
     share(team.table.rescale_columns[job.dtype], job, 0,
-          job.outer * parts(job.n, job.chunk) * parts(job.inner.size, FN_STRIP),
-          min(job.n, job.chunk) * min(job.inner.size, <int64_t>FN_STRIP), team)
+          job.outer * parts(job.n, job.chunk) * parts(job.inner.size, FN_BROAD),
+          min(job.n, job.chunk) * min(job.inner.size, <int64_t>FN_BROAD), team)
     return 0
 
 

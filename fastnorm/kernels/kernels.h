@@ -26,6 +26,7 @@ enum {
 enum {
   FN_WAVE = 64,         /* chunk states in flight before they are folded */
   FN_SEGMENT = 64,      /* columns visited between two requests to memory */
+  FN_BROAD = 2048,      /* columns that are rescaled together */
   FN_TILE = 4096,       /* elements computed in cache before they are streamed out */
   FN_PROBABILITIES = 3, /* quantiles found together */
   FN_MAX_AXES = 64      /* NumPy's own limit */
@@ -228,7 +229,7 @@ typedef void (*fn_kernel)(const fn_job *job, int64_t lo, int64_t hi, void *scrat
   X(response_columns)  /* a strip of one of the `outer` problems: y of all channels */                                 \
   X(response_backward) /* likewise: dx */                                                                              \
   X(rescale_rows)      /* a chunk of a row: rescaled by the numbers of its channel */                                  \
-  X(rescale_columns)   /* a chunk of rows of a strip of one of the `outer` problems: likewise */                       \
+  X(rescale_columns)   /* a chunk of rows of FN_BROAD columns of one of the `outer` problems */                        \
   X(find_nonfinite)    /* a chunk of a row: tells what it holds */                                                     \
   X(quantiles_rows)    /* a row: its quantiles */                                                                      \
   X(quantiles_columns) /* a strip of one of the `outer` problems: likewise */
