@@ -326,7 +326,7 @@ static int FN(plan_counts)(FN(search) *s) {
       const double p = s->visits == 0 ? s->job->probability[r / 2]
                                       : ((double)(column->rank[r] - span->below) + 0.5) / (double)span->count;
       const FN(bracket) next = FN(bracket_of)(s, c, span, p);
-      FN(bracket) *last = plan + count - 1;
+      FN(bracket) *last = plan + (count > 0 ? count - 1 : 0);
       if (count > 0 && next.lo <= last->hi)
         last->hi = next.hi > last->hi ? next.hi : last->hi;
       else
