@@ -56,16 +56,15 @@ typedef struct {
   int64_t *counts;
 } FN(search);
 
-static inline K FN(sort_key)(T x) {
-  const K key = FN(key)(x + 0); /* -0 + 0 is +0 */
-  return FN(unordered)(key, key) ? (K)((U)-1 >> 1) : key;
-}
 static inline K FN(least_key)(void) { return FN(key)(FN_MINUS_INFINITY); }
 static inline K FN(most_key)(void) { return FN(key)(FN_INFINITY); }
 static inline K FN(nan_key)(void) { return (K)((U)-1 >> 1); }
+static inline K FN(sort_key)(T x) {
+  const K key = FN(key)(x + 0); /* -0 + 0 is +0 */
+  return FN(unordered)(key, key) ? FN(nan_key)() : key;
+}
 
-/* ---- selection ----------------------------------------------------------------------------------------------------
- */
+/* ---- selection --------------------------------------------------------------------------------------------------- */
 
 static inline K FN(middle)(K a, K b, K c) {
   const K low = a < b ? a : b, high = a < b ? b : a;
@@ -110,29 +109,42 @@ static K FN(select)(K *v, int64_t n, int64_t rank) {
   return v[rank];
 }
 
-/* ---- visits to memory ---------------------------------------------------------------------------------------------
- */
+/* ---- visits to memory -------------------------------------------------------------------------------------------- */
+
+/* At most FN(ABREAST) elements, by copies of a fixed length, which may overlap. */
+FN_INLINE void FN(copy_few)(T *to, const T *from, int64_t n) {
+  enum { HALF = FN(ABREAST) / 2, QUARTER = HALF / 2 };
+  if (n >= HALF) {
+    memcpy(to, from, HALF * sizeof(T));
+    memcpy(to + n - HALF, from + n - HALF, HALF * sizeof(T));
+  } else if (n >= QUARTER) {
+    memcpy(to, from, QUARTER * sizeof(T));
+    memcpy(to + n - QUARTER, from + n - QUARTER, QUARTER * sizeof(T));
+  } else {
+    for (int64_t l = 0; l < n; l++) to[l] = from[l];
+  }
+}
 
 /* Keys of the n rows from `start` on, `group` rows side by side. */
 static void FN(load_keys)(const FN(search) *s, int64_t start, int64_t n) {
+  enum { L = FN(ABREAST) };
   const char *base = fn_base(s->job, FN_X, s->outer, s->first);
-  const int64_t cols = s->cols, wide = s->group * cols;
+  const int64_t cols = s->cols, wide = s->group * cols, rows = (n + s->group - 1) / s->group;
   int64_t stride = 1;
   const T *x = s->job->columns ? FN(load_columns)(s->job, FN_X, base, start, n, cols, s->tile, &stride)
                                : FN(load)(s->job, FN_X, base, start, n, s->tile);
-  K *keys = s->keys;
-  if (stride == cols) {
-    for (int64_t left = n * cols; left > 0; left -= wide, x += wide, keys += FN(ABREAST))
-      for (int64_t l = 0; l < (left < wide ? left : wide); l++) keys[l] = FN(sort_key)(x[l]);
-    return;
-  }
-  for (int64_t i = 0, side = 0; i < n; i++, x += stride) {
-    for (int64_t c = 0; c < cols; c++) keys[side * cols + c] = FN(sort_key)(x[c]);
-    if (++side == s->group) {
-      side = 0;
-      keys += FN(ABREAST);
+  int64_t count = n * cols;
+  if (stride != cols || wide != L) { /* to rows of lanes, first */
+    T *lanes = (T *)(void *)s->entry;
+    const int64_t along = stride == cols ? s->group : 1; /* rows of x that are one run */
+    for (int64_t i = 0, side = 0; i < n; i += along, x += along * stride) {
+      FN(copy_few)(lanes + i / s->group * L + side * cols, x, (n - i < along ? n - i : along) * cols);
+      side = side + along < s->group ? side + along : 0;
     }
+    x = (const T *)(const void *)s->entry;
+    count = rows * L;
   }
+  for (int64_t i = 0; i < count; i++) s->keys[i] = FN(sort_key)(x[i]);
 }
 
 /* NaN and infinities among `rows` rows of lanes. */
@@ -178,34 +190,27 @@ static void FN(count_keys)(FN(search) *s, int64_t rows, int64_t width) {
     for (int64_t l = 0; l < width; l++) s->counts[l * FN(COUNTS) + entry[r * L + l]]++;
 }
 
-/* Keys that are inside of a bracket become candidates. */
+/* Keys that are inside of a bracket become candidates. Few rows have any. */
 static void FN(collect_keys)(FN(search) *s, int64_t rows, int64_t width) {
-  enum { L = FN(ABREAST), FEW = 8 };
+  enum { L = FN(ABREAST), FEW = 8 }; /* divides FN(BLOCK) */
   for (int64_t from = 0; from < rows; from += FEW) {
-    const int64_t few = rows - from < FEW ? rows - from : FEW;
     const K *keys = s->keys + from * L;
-    K inside[FEW * L] = {0}, any[L] = {0};
-    for (int b = 0; b < s->brackets; b++) {
-      K lo[L], hi[L];
-      memcpy(lo, s->lo[b], sizeof lo);
-      memcpy(hi, s->hi[b], sizeof hi);
-      for (int64_t r = 0; r < few; r++)
-        for (int l = 0; l < L; l++) {
-          const K in = (keys[r * L + l] >= lo[l]) & (keys[r * L + l] <= hi[l]);
-          inside[r * L + l] |= in;
-          any[l] |= in;
-        }
-    }
-    K found = 0;
+    K any[L] = {0}, found = 0;
+    for (int b = 0; b < s->brackets; b++)
+      for (int r = 0; r < FEW; r++)
+        for (int l = 0; l < L; l++) any[l] |= (keys[r * L + l] >= s->lo[b][l]) & (keys[r * L + l] <= s->hi[b][l]);
     for (int l = 0; l < L; l++) found |= any[l];
-    if (!found) continue;
-    for (int64_t l = 0; l < width; l++) {
+    for (int64_t l = 0; found && l < width; l++) {
+      if (!any[l]) continue;
       const int64_t c = l % s->cols;
       K *pool = s->pool + c * (s->room + 1);
       int64_t at = s->taken[c];
-      for (int64_t r = 0; r < few; r++) {
-        pool[at] = keys[r * L + l];
-        at += inside[r * L + l];
+      for (int64_t r = 0; r < FEW && from + r < rows; r++) {
+        const K key = keys[r * L + l];
+        int inside = 0;
+        for (int b = 0; b < s->brackets; b++) inside |= (key >= s->lo[b][l]) & (key <= s->hi[b][l]);
+        pool[at] = key;
+        at += inside;
       }
       s->taken[c] = at;
     }
@@ -245,8 +250,7 @@ static void FN(visit)(FN(search) *s, int collect) {
   s->visits++;
 }
 
-/* ---- planning -----------------------------------------------------------------------------------------------------
- */
+/* ---- planning ---------------------------------------------------------------------------------------------------- */
 
 /* One element of each of FN(SAMPLE) equal stretches, at a place that nothing in the data is likely to follow. */
 static void FN(take_sample)(FN(search) *s) {
@@ -322,7 +326,7 @@ static int FN(plan_counts)(FN(search) *s) {
       const double p = s->visits == 0 ? s->job->probability[r / 2]
                                       : ((double)(column->rank[r] - span->below) + 0.5) / (double)span->count;
       const FN(bracket) next = FN(bracket_of)(s, c, span, p);
-      FN(bracket) *last = plan + count - 1;
+      FN(bracket) *last = plan + (count > 0 ? count - 1 : 0);
       if (count > 0 && next.lo <= last->hi)
         last->hi = next.hi > last->hi ? next.hi : last->hi;
       else
@@ -393,8 +397,7 @@ static void FN(plan_collection)(FN(search) *s) {
   }
 }
 
-/* ---- results ------------------------------------------------------------------------------------------------------
- */
+/* ---- results ----------------------------------------------------------------------------------------------------- */
 
 /* The order statistics of a column, by rank, from its spans and candidates. */
 static void FN(select_ranks)(const FN(search) *s, int64_t c, K *found) {

@@ -14,15 +14,18 @@ except ModuleNotFoundError as error:
 
 from ._normalizer import Normalizer, normalize
 from ._range import MaxAbsScaler, MinMaxScaler, maxabs_scale, minmax_scale
+from ._robust import RobustScaler, robust_scale
 from ._standard import StandardScaler, scale
 
 __all__ = [
     "MaxAbsScaler",
     "MinMaxScaler",
     "Normalizer",
+    "RobustScaler",
     "StandardScaler",
     "maxabs_scale",
     "minmax_scale",
     "normalize",
+    "robust_scale",
     "scale",
 ]

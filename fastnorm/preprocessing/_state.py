@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 import sklearn.preprocessing
 
+from fastnorm._quantiles import QuantileSketch
 from fastnorm.stats import Moments
 
 
@@ -143,7 +144,8 @@ def _unpacked(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     if "state" in value:
-        return Moments.from_dict(value["state"])
+        kind: Any = Moments if "order" in value["state"] else QuantileSketch
+        return kind.from_dict(value["state"])
     if "items" in value:
         items = [_unpacked(item) for item in value["items"]]
         return tuple(items) if value["type"] == "tuple" else items
