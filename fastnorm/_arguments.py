@@ -25,7 +25,7 @@ def array(name: str, value: Any) -> np.ndarray:
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array; expected a plain array, for example {name}.filled(...)")
     result = np.asarray(value)
-    if not (result.dtype.kind in "biu" or _is_float(result.dtype)):
+    if not (result.dtype.kind in "biu" or is_float(result.dtype)):
         raise TypeError(f"{name} has dtype {result.dtype}; expected {_STORED}")
     return result
 
@@ -106,7 +106,7 @@ def groups(value: Any, channels: int) -> int:
 def running(name: str, value: Any, channels: int, *, changed: bool) -> np.ndarray:
     """A running statistic: floats, one per channel; where it will be `changed`, a writeable array."""
     found = array(name, value)
-    if not _is_float(found.dtype):
+    if not is_float(found.dtype):
         raise TypeError(f"{name} has dtype {found.dtype}; expected a floating type")
     if found.shape != (channels,):
         raise ValueError(f"{name} has shape {found.shape}; expected one number per channel, {(channels,)}")
@@ -185,7 +185,7 @@ def float_dtype(name: str, value: Any) -> np.dtype[Any] | None:
         dtype: np.dtype[Any] = np.dtype(value)
     except TypeError:
         raise TypeError(f"{name} must be a floating type or None, got {value!r}") from None
-    if not _is_float(dtype):
+    if not is_float(dtype):
         raise TypeError(f"{name} must be float16, bfloat16, float32, float64 or None, got {dtype}")
     return dtype.newbyteorder("=")
 
@@ -343,7 +343,7 @@ def may_share(a: np.ndarray, b: np.ndarray) -> bool:
         return True
 
 
-def _is_float(dtype: np.dtype) -> bool:
+def is_float(dtype: np.dtype) -> bool:
     """Whether kernels read this floating type. The first bfloat16 seen tells the door its type number."""
     if dtype.kind == "f":
         return dtype.char in "efd"

@@ -21,7 +21,7 @@ __all__ = ["Moments", "mean", "mean_var", "minmax", "moments", "std", "var"]
 # The rows of a state by name, in the order of kernels.h; m3 and m4 are means of powers about the mean.
 _STATE = ("count", "count_lo", "mean", "mean_lo", "var", "var_lo", "min", "max", "m3", "m3_lo", "m4", "m4_lo")
 _PROPAGATE, _OMIT = "propagate", "omit"
-_COUNT, _MIN, _MAX, _M3, _M4 = map(_STATE.index, ("count", "min", "max", "m3", "m4"))
+_COUNT, _MEAN, _VAR, _MIN, _MAX, _M3, _M4 = map(_STATE.index, ("count", "mean", "var", "min", "max", "m3", "m4"))
 
 
 def mean_var(
@@ -666,6 +666,28 @@ class Moments:
                 )
             result._state[plane] = row
         return result
+
+    @classmethod
+    def _of(cls, count: Any, mean: Any, var: Any) -> "Moments":
+        """What has seen such numbers of such means and variances: arrays of one shape."""
+        result = cls()
+        result._masked = True
+        result._shape = np.shape(mean)
+        result._state = _empty_state(2, result._shape)
+        for plane, values in zip((_COUNT, _MEAN, _VAR), (count, mean, var), strict=True):
+            result._state[plane] = np.where(np.equal(count, 0), 0, values).ravel()
+        return result
+
+    def _is_finite(self) -> bool:
+        """Whether all means are: no infinity and no NaN was taken in."""
+        return self._state is None or bool(np.isfinite(self._state[_MEAN]).all())
+
+    def _mean_lo(self) -> Any:
+        """What the means lack, rounded as they are."""
+        if self._state is None:
+            return np.float64(0)
+        high, low = self._state[_MEAN : _MEAN + 2].reshape(2, *self._kept)
+        return (high - self.mean) + low
 
     def __repr__(self) -> str:
         return f"Moments(order={self._order}, minmax={self._minmax}, count={self.count}, shape={self._shape})"
