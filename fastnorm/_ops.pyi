@@ -169,6 +169,23 @@ def normalize_by_norm(x: Any, p: Any, axis: Any, eps: Any, out: Any, checked: bo
 def normalize_backward(dy: Any, x: Any, p: Any, axis: Any, eps: Any) -> Any: ...
 def local_response_norm(x: Any, size: Any, alpha: Any, beta: Any, k: Any, out: Any, checked: bool = ...) -> Any: ...
 def local_response_norm_backward(dy: Any, x: Any, size: Any, alpha: Any, beta: Any, k: Any) -> Any: ...
+def rescale(
+    x: Any,
+    axis: Any,
+    center: Any,
+    center_lo: Any,
+    scale: Any,
+    shift: Any,
+    least: Any,
+    most: Any,
+    inverse: bool,
+    out: Any,
+    checked: bool = ...,
+) -> tuple[np.ndarray, int] | None: ...
+def find_nonfinite(x: Any) -> int | None: ...
+def quantiles(
+    x: np.ndarray, axis: int, q: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, int] | None: ...
 
 class _Config(TypedDict):
     compiler: str

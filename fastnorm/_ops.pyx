@@ -68,7 +68,7 @@ cdef extern from "kernels.h":
         FN_VARIANCE, FN_DEVIATION, FN_RECIPROCAL, FN_SKEWNESS, FN_KURTOSIS
         FN_LAYER, FN_RMS, FN_RANGE
         FN_KEPT, FN_REDUCED, FN_SHARED
-        FN_SUMS, FN_FACTORS
+        FN_SUMS, FN_FACTORS, FN_PROBABILITIES
     size_t FN_SCRATCH_BYTES
 
     ctypedef struct fn_array:
@@ -116,6 +116,16 @@ cdef extern from "kernels.h":
         void *factors
         double exponent, alpha, k
         int64_t before, after
+        const double *center
+        const double *center_lo
+        const double *scale
+        const double *shift
+        int inverse
+        int *found
+        const double *probability
+        int probabilities
+        int64_t *counts
+        char *infinite
         int kept_ndim, reduced_ndim
         fn_axis inner
         fn_axis *kept
@@ -158,6 +168,11 @@ cdef extern from "kernels.h":
         const fn_kernel *normalize_apply
         const fn_kernel *response_columns
         const fn_kernel *response_backward
+        const fn_kernel *rescale_rows
+        const fn_kernel *rescale_columns
+        const fn_kernel *find_nonfinite
+        const fn_kernel *quantiles_rows
+        const fn_kernel *quantiles_columns
         fn_kernel begin_columns
         fn_kernel merge_slots
         fn_kernel finish_columns
@@ -204,3 +219,5 @@ include "door/backward.pxi"
 include "door/channels.pxi"
 include "door/channels_backward.pxi"
 include "door/local.pxi"
+include "door/rescale.pxi"
+include "door/quantiles.pxi"

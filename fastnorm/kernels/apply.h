@@ -142,12 +142,12 @@ static void FN(params_of)(const fn_job *job, const double *state, int64_t stride
 
 typedef T FN(vector) __attribute__((vector_size(FN_VECTOR), may_alias));
 typedef T FN(loose_vector) __attribute__((vector_size(FN_VECTOR), aligned(sizeof(T)), may_alias));
+typedef K FN(keys) __attribute__((vector_size(FN_VECTOR), may_alias));
 enum { FN(WIDTH) = FN_VECTOR / sizeof(T), FN(LINE) = 64 / sizeof(T) };
 
 /* NaN stays NaN. */
 static inline FN(vector) FN(rectified_vector)(FN(vector) y) {
-  typedef K keys __attribute__((vector_size(FN_VECTOR)));
-  return (FN(vector))((keys)y & ~(keys)(y <= (FN(vector)){0}));
+  return (FN(vector))((FN(keys))y & ~(FN(keys))(y <= (FN(vector)){0}));
 }
 static inline T FN(rectified)(T y) { return y <= 0 ? 0 : y; }
 

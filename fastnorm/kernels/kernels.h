@@ -24,10 +24,11 @@ enum {
 
 /* Sizes that do not. */
 enum {
-  FN_WAVE = 64,    /* chunk states in flight before they are folded */
-  FN_SEGMENT = 64, /* columns visited between two requests to memory */
-  FN_TILE = 4096,  /* elements computed in cache before they are streamed out */
-  FN_MAX_AXES = 64 /* NumPy's own limit */
+  FN_WAVE = 64,         /* chunk states in flight before they are folded */
+  FN_SEGMENT = 64,      /* columns visited between two requests to memory */
+  FN_TILE = 4096,       /* elements computed in cache before they are streamed out */
+  FN_PROBABILITIES = 3, /* quantiles found together */
+  FN_MAX_AXES = 64      /* NumPy's own limit */
 };
 
 /* Storage types. The first FN_COMPUTE_TYPES are also compute types, for which the kernels are stamped; float16 and
@@ -126,7 +127,7 @@ typedef struct fn_job {
 
   /* Norms of channels. */
   int64_t period, unit; /* kept indices whose statistics stand `period` apart share weight and bias: `unit` of each */
-  int64_t places;       /* how many kept indices in a row belong to a channel, where statistics are given */
+  int64_t places;       /* how many kept indices in a row belong to a channel, where numbers are given */
   double *saved;        /* count, mean and variance of the kept indices, one plane after the other; NULL: not wanted */
   void *folded;         /* compute type, one plane per channel: center, center_lo, scale and shift of the apply loops */
   int relu;             /* what is below 0 becomes 0; backward: FN_S is read and holds the result */
@@ -149,6 +150,17 @@ typedef struct fn_job {
   double alpha, k;       /* alpha / size, and k */
   int64_t before, after; /* how many channels of a window lie on either side */
 
+  /* Rescaling, which is clipped to [least, most]. */
+  const double *center, *center_lo, *scale, *shift; /* of each channel; NULL: not given */
+  int inverse;                                      /* the way back */
+  int *found;                                       /* enum fn_found, shared by all threads */
+
+  /* Quantiles, written to `mean`, `state_stride` from one probability to the next. */
+  const double *probability; /* ascending, at most FN_PROBABILITIES */
+  int probabilities;
+  int64_t *counts; /* by FN_P of the kept axes: how many numbers there are */
+  char *infinite;  /* likewise: whether one of them is infinite */
+
   /* The axes of the canonical form. */
   int kept_ndim, reduced_ndim;
   fn_axis inner;                                   /* size 1 for rows */
@@ -162,6 +174,9 @@ enum fn_norm { FN_LAYER, FN_RMS, FN_RANGE };
 
 /* Rows of a chunk of so many columns. */
 int64_t fn_block_rows(int64_t columns);
+
+/* What is not finite in x. */
+enum fn_found { FN_FOUND_NAN = 1, FN_FOUND_INFINITY = 2 };
 
 /* What an axis is to a job: kept; reduced, with weight and bias along it; reduced, with these repeated along it. */
 enum fn_role { FN_KEPT, FN_REDUCED, FN_SHARED };
@@ -211,7 +226,12 @@ typedef void (*fn_kernel)(const fn_job *job, int64_t lo, int64_t hi, void *scrat
   X(normalize_settle)  /* a kept index: its sums from those of all chunks */                                           \
   X(normalize_apply)   /* as normalize_parts: y or dx */                                                               \
   X(response_columns)  /* a strip of one of the `outer` problems: y of all channels */                                 \
-  X(response_backward) /* likewise: dx */
+  X(response_backward) /* likewise: dx */                                                                              \
+  X(rescale_rows)      /* a chunk of a row: rescaled by the numbers of its channel */                                  \
+  X(rescale_columns)   /* a chunk of rows of a strip of one of the `outer` problems: likewise */                       \
+  X(find_nonfinite)    /* a chunk of a row: tells what it holds */                                                     \
+  X(quantiles_rows)    /* a row: its quantiles */                                                                      \
+  X(quantiles_columns) /* a strip of one of the `outer` problems: likewise */
 
 /* Kernels that do not depend on the compute type. */
 #define FN_STATE_KERNELS(X)                                                                                            \

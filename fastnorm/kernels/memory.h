@@ -149,3 +149,23 @@ static inline int fn_kind(int with_lo, int at_zero, const void *weight, const vo
   return (with_lo ? FN_WITH_LO : 0) | (weight ? FN_WITH_WEIGHT : 0) | (bias ? FN_WITH_BIAS : 0) |
          (past_cache ? FN_PAST_CACHE : 0) | (at_zero && !bias ? FN_AT_ZERO : 0);
 }
+
+/* The kinds of rescaling: which way, and with what. A shift comes with bounds; a center always stands there. */
+enum { FN_WITH_SCALE = 128, FN_INVERSE = 256 };
+#define FN_RESCALE_KINDS_OF(X, way)                                                                                    \
+  X(way)                                                                                                               \
+  X((way) | FN_WITH_LO)                                                                                                \
+  X((way) | FN_WITH_SCALE)                                                                                             \
+  X((way) | FN_WITH_SCALE | FN_WITH_LO)                                                                                \
+  X((way) | FN_WITH_SHIFT)                                                                                             \
+  X((way) | FN_WITH_SHIFT | FN_WITH_LO)                                                                                \
+  X((way) | FN_WITH_SHIFT | FN_WITH_SCALE)                                                                             \
+  X((way) | FN_WITH_SHIFT | FN_WITH_SCALE | FN_WITH_LO)
+#define FN_RESCALE_KINDS(X) FN_RESCALE_KINDS_OF(X, 0) FN_RESCALE_KINDS_OF(X, FN_INVERSE)
+
+/* But for a residual. */
+static inline int fn_rescale_kind(const fn_job *job) {
+  const int bounded = job->least >= -0x1.fffffffffffffp+1023 || job->most <= 0x1.fffffffffffffp+1023;
+  return (job->inverse ? FN_INVERSE : 0) | (job->scale ? FN_WITH_SCALE : 0) |
+         (job->shift || bounded ? FN_WITH_SHIFT : 0);
+}

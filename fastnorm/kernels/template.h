@@ -131,6 +131,7 @@
 
 #define T double
 #define K int64_t
+#define U uint64_t
 #define FN(name) name##_f64
 #define FN_TYPE FN_F64
 #define FN_COMPUTES 1
@@ -165,10 +166,13 @@
 #include "normalize.h"
 #include "response.h"
 #include "response_backward.h"
+#include "rescale.h"
+#include "quantiles.h"
 #include "unstamp.h"
 
 #define T float
 #define K int32_t
+#define U uint32_t
 #define FN(name) name##_f32
 #define FN_TYPE FN_F32
 #define FN_COMPUTES 1
@@ -203,6 +207,8 @@
 #include "normalize.h"
 #include "response.h"
 #include "response_backward.h"
+#include "rescale.h"
+#include "quantiles.h"
 #include "unstamp.h"
 
 /* ---- the table --------------------------------------------------------------------------------------------------- */

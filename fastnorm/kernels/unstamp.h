@@ -1,6 +1,7 @@
 /* Ends one stamp of template.h, so that the next can begin. */
 #undef T
 #undef K
+#undef U
 #undef FN
 #undef FN_TYPE
 #undef FN_COMPUTES
