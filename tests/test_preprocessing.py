@@ -67,7 +67,10 @@ def eps_of(x):
 def test_scikit_learn_checks(name):
     # Those that parametrize_with_checks runs; its own ids are not unique, which a strict pytest refuses.
     for parameters in given.parameters(name):
-        results = check_estimator(getattr(ours, name)(**parameters), on_skip=None, on_fail=None)
+        scaler = getattr(ours, name)(**parameters)
+        results = check_estimator(scaler, on_skip=None, on_fail=None)
+        if not get_tags(scaler).input_tags.sparse:  # scikit-learn 1.6 asks this of all but its own
+            results = [r for r in results if r["check_name"] != "check_sample_weight_equivalence_on_sparse_data"]
         broken = [f"{r['check_name']}: {r['exception']!r}" for r in results if r["status"] not in ("passed", "skipped")]
         assert not broken, f"{name}({parameters}): " + "\n".join(broken)
         skipped = {r["check_name"] for r in results if r["status"] == "skipped"}
@@ -114,12 +117,12 @@ def assert_agree(mine, other, x, label):
 
     Each side rounds x, its shift, their difference and the quotient once or twice: 4 eps of the largest of them.
     """
-    got, want = mine.transform(x), other.transform(x)
+    got, want = mine.transform(x), outcome(other.transform, x)
     eps = eps_of(want)
     size, stretch, shift = sizes(x), gain(other), shifted(other)
     assert_close(got, want, 4 * eps * (np.abs(dense(want)) + size * stretch + shift), label)
     if hasattr(other, "inverse_transform"):
-        back = mine.inverse_transform(want), other.inverse_transform(want)
+        back = mine.inverse_transform(want), outcome(other.inverse_transform, want)
         assert_close(*back, 4 * eps * (size + (sizes(want) + shift) / stretch), f"{label}: inverse")
 
 
@@ -161,6 +164,8 @@ def test_weights_are_those_of_scikit_learn():
     weights = np.maximum(np.floor(uniform(given.ROWS, np.float64, 3) * 16), 0) / 16  # exact in every dtype of tables
     assert (weights == 0).sum() > 20
     for parameters in given.parameters("StandardScaler"):
+        if parameters.get("with_mean") is parameters.get("with_std") is False:
+            continue  # scikit-learn then counts samples in the place of weights, against its documentation
         for kind, x in given.tables():
             if kind == "one sample":
                 continue
@@ -256,7 +261,7 @@ def test_sparse_matrices_are_taken_and_refused_as_by_scikit_learn(name):
                         other.partial_fit(part)
                     assert_attributes(mine, other, x, f"{label} in parts")
                 # A dense table's statistics are the same, and either kind of transform follows either kind of fit.
-                assert_agree(mine, other, dense(x), f"{label}: dense transform")
+                assert_agree(mine, other, x.toarray(), f"{label}: dense transform")
     assert taken > 10 or name == "MinMaxScaler"
 
 
@@ -548,7 +553,10 @@ def test_feature_names_and_output_containers(name):
         assert got.index.equals(x.index)
         assert got.to_numpy().tobytes() == plain.tobytes()
     scaler.set_output(transform="polars")
-    for got in (scaler.transform(x), scaler.transform(pl.DataFrame({k: x[k].to_numpy() for k in x}))):
+    inputs = [x, pl.DataFrame({k: x[k].to_numpy() for k in x})]
+    if not hasattr(getattr(theirs, name)().fit(inputs[1]), "feature_names_in_"):
+        del inputs[1]  # an old scikit-learn does not see the names in a new polars, and warns
+    for got in map(scaler.transform, inputs):
         assert isinstance(got, pl.DataFrame)
         assert got.columns == list("abcde")
         assert np.array_equal(got.to_numpy(), plain)
