@@ -40,7 +40,7 @@ def parameters(name):
 
 
 def table(dtype=np.float64, rows=ROWS, columns=COLUMNS, seed=0):
-    """Columns of different means and spreads, which every floating dtype holds exactly; integers up to some hundreds."""
+    """Columns of different means and spreads, exact in every floating dtype; integers up to some hundreds."""
     x = np.floor(uniform((rows, columns), np.float64, seed) * 16) / 16
     factor, offset = np.resize([1.0, 4.0, 0.25, 16.0, 2.0], columns), np.resize([0.0, 5.0, 1.0, -24.0, 0.5], columns)
     x = x * factor + offset
@@ -140,4 +140,3 @@ def same(got, want):
         return [json.dumps(m.to_dict()) for m in got] == [json.dumps(m.to_dict()) for m in want]
     got, want = np.asarray(got), np.asarray(want)
     return got.dtype == want.dtype and got.shape == want.shape and got.tobytes() == want.tobytes()
-

@@ -218,7 +218,7 @@ def test_constants_become_exact_zeros_however_they_are_learnt():
                 y = ours.MinMaxScaler((low, high)).fit_transform(x)
                 assert (y == np.asarray(low).astype(dtype)).all()
             assert (np.abs(ours.MaxAbsScaler().fit_transform(x)) == 1).all()
-            if "RobustScaler" in ours.__all__:
+            if "RobustScaler" in SCALERS:
                 scaler = ours.RobustScaler().fit(x)
                 assert (scaler.scale_ == 1).all()
                 assert not scaler.transform(x).any()
@@ -228,18 +228,17 @@ def test_small_spreads_are_scaled_and_not_flattened():
     for dtype in (np.float64, np.float32):
         for size in (1e-13, 1e-30):
             x = uniform((1000, 4), dtype) * dtype(size)
-            eps = np.finfo(dtype).eps
-            # The mean of 1000 values of 1 eps each, and of their squares, is off by some eps at most.
+            bound = 2 * reference.NORM_EPS[np.dtype(dtype)] * np.finfo(dtype).eps  # each z, and twice that its square
             y = ours.StandardScaler().fit_transform(x).astype(np.float64)
-            np.testing.assert_allclose(y.var(0), 1, rtol=8 * eps)
-            np.testing.assert_allclose(y.mean(0), 0, atol=8 * eps)
+            np.testing.assert_allclose(y.var(0), 1, rtol=bound)
+            np.testing.assert_allclose(y.mean(0), 0, atol=bound)
             y = ours.MinMaxScaler().fit_transform(x)
             assert (y.min(0) == 0).all()
             assert (y.max(0) == 1).all()
             assert (np.abs(ours.MaxAbsScaler().fit_transform(x)).max(0) == 1).all()
-            if "RobustScaler" in ours.__all__:
+            if "RobustScaler" in SCALERS:
                 y = ours.RobustScaler().fit_transform(x).astype(np.float64)
-                np.testing.assert_allclose(np.percentile(y, 75, axis=0) - np.percentile(y, 25, axis=0), 1, rtol=8 * eps)
+                np.testing.assert_allclose(np.percentile(y, 75, axis=0) - np.percentile(y, 25, axis=0), 1, rtol=bound)
     # One digit of 14.62 that moves is a spread: values then lie one standard deviation from the mean.
     x = np.resize([14.62, np.nextafter(14.62, 15)], (100, 1))
     scaler = ours.StandardScaler().fit(x)
@@ -285,7 +284,9 @@ def test_extrema_map_to_the_ends_of_the_range():
                 reference.assert_within(
                     scaler.inverse_transform(y),
                     x,
-                    4 * np.finfo(dtype).eps * (sizes(x) + max(abs(low), abs(high)) / (high - low) * np.ptp(dense(x), 0)),
+                    4
+                    * np.finfo(dtype).eps
+                    * (sizes(x) + max(abs(low), abs(high)) / (high - low) * np.ptp(dense(x), 0)),
                 )
             assert (np.abs(ours.MaxAbsScaler().fit_transform(x)).max(0) == 1).all()
 
@@ -355,7 +356,7 @@ def test_infinity_is_found_wherever_it_is_and_leaves_everything_as_it_was():
                         calls = [scaler.transform, lambda b, s=scaler: s.transform(b, copy=False)]
                         out = np.full_like(bad, 77)
                         calls += [lambda b, s=scaler, out=out: s.transform(b, out=out)]
-                        calls += [lambda b, s=scaler: s.transform(b, out=b), make().fit if not normalizer else make().transform]
+                        calls += [lambda b, s=scaler: s.transform(b, out=b), make().fit_transform]
                         if not normalizer:
                             calls += [scaler.fit, scaler.inverse_transform, scaler.fit_transform]
                             calls += [lambda b, s=scaler: s.inverse_transform(b, out=b)]
@@ -407,9 +408,8 @@ def test_any_feature_axis_is_that_of_a_moved_and_flattened_array():
                     scaler = make().set_params(feature_axis=axis).fit(layout)
                     where = f"{label} {np.dtype(dtype)} axis {axis}"
                     assert scaler.n_features_in_ == 5
-                    np.testing.assert_array_equal(scaler.n_samples_seen_, flat.n_samples_seen_) if hasattr(
-                        scaler, "n_samples_seen_"
-                    ) and label.startswith("Standard") else None
+                    if label.startswith("Standard"):
+                        np.testing.assert_array_equal(scaler.n_samples_seen_, flat.n_samples_seen_)
                     for call in ("transform", "inverse_transform"):
                         got = getattr(scaler, call)(layout)
                         assert got.shape == layout.shape
@@ -418,7 +418,8 @@ def test_any_feature_axis_is_that_of_a_moved_and_flattened_array():
                         size = sizes(x.reshape(-1, 5))
                         stretch = gain(flat) if call == "transform" else 1 / gain(flat)
                         shift = shifted(flat) * (1 if call == "transform" else stretch)
-                        given.assert_close(got, want, 4 * eps_of(x) * (np.abs(want) + size * stretch + size + shift), where)
+                        bound = 4 * eps_of(x) * (np.abs(want) + size * stretch + size + shift)
+                        given.assert_close(got, want, bound, f"{where} {call}")
     for label, make in every():
         scaler = make().set_params(feature_axis=1).fit(x)
         with pytest.raises(ValueError, match="features"):
@@ -465,14 +466,14 @@ def test_groups_are_a_loop_over_groups():
                         alone = make().fit(x[mine], **{key: value[mine] for key, value in more.items()})
                         for attribute, value in given.fitted(alone).items():
                             got = getattr(scaler, attribute)
-                            if attribute in ("n_features_in_", "moments_") or got is None:
+                            if attribute == "n_features_in_" or not isinstance(value, (int, np.generic, np.ndarray)):
                                 continue
                             got = np.broadcast_to(got, (3,) if np.shape(got) == () else got.shape)[i]
                             np.testing.assert_allclose(got, value, rtol=1e-12 if dtype is np.float64 else 1e-5)
-                        eps = 4 * eps_of(x) * (1 + sizes(x[mine]) * gain(alone) + shifted(alone))
-                        given.assert_close(y[mine], alone.transform(x[mine]), eps + 4 * eps_of(x) * np.abs(y[mine]), where)
-                        eps = 4 * eps_of(x) * (sizes(x) + (sizes(x) + shifted(alone)) / gain(alone))
-                        given.assert_close(back[mine], alone.inverse_transform(x[mine]), eps, where)
+                        bound = 4 * eps_of(x) * (np.abs(y[mine]) + sizes(x[mine]) * gain(alone) + shifted(alone))
+                        given.assert_close(y[mine], alone.transform(x[mine]), bound, where)
+                        bound = 4 * eps_of(x) * (sizes(x) + (sizes(x) + shifted(alone)) / gain(alone))
+                        given.assert_close(back[mine], alone.inverse_transform(x[mine]), bound, where)
 
 
 def test_groups_grow_and_merge():
@@ -521,7 +522,8 @@ def test_groups_that_do_not_fit_are_refused():
 
 def test_out_takes_the_result_and_nothing_else():
     for dtype in FLOATS:
-        for kind, x in (("C", table(dtype)), ("F", np.asfortranarray(table(dtype))), ("view", table(dtype, 97, 10)[:, ::2])):
+        plain = table(dtype)
+        for kind, x in (("C", plain), ("F", np.asfortranarray(plain)), ("strided", table(dtype, 97, 10)[:, ::2])):
             for label, make in every((*SCALERS, "Normalizer")):
                 scaler = make().fit(x)
                 want = scaler.transform(x)
@@ -609,6 +611,7 @@ def test_states_come_back_from_json_whole():
 def test_scikit_learns_estimators_become_ours_and_ours_become_theirs():
     for dtype in (np.float64, np.float32):
         x = holed(table(dtype))
+        x[1:, -1] = 1 / np.arange(1, given.ROWS)  # scikit-learn never leaves the NaN of a column without values
         for name in SCALERS:
             for parameters in given.parameters(name):
                 label = f"{name}({parameters}) {np.dtype(dtype)}"
@@ -627,14 +630,14 @@ def test_scikit_learns_estimators_become_ours_and_ours_become_theirs():
                     native = getattr(ours, name)(**parameters).fit(x)
                     assert_near(native.to_sklearn(), native.to_sklearn().fit(x), x, f"{label} to scikit-learn")
                     if name != "RobustScaler":
-                        # Both go on learning.
+                        # Both go on learning, each for itself.
+                        before = other.transform(x).tobytes()
                         more = table(dtype, 50, seed=8) + dtype(3)
                         want = getattr(ours, name)(**parameters).fit(np.concatenate([x, more]))
                         assert_near(mine.partial_fit(more), want, more, f"{label} goes on")
+                        assert other.transform(x).tobytes() == before, label
                         theirs_on = native.to_sklearn().partial_fit(more)
                         assert_near(want, theirs_on, more, f"{label} goes on in scikit-learn")
-                # Neither side sees what the other learns later.
-                assert given.same(back.scale_, getattr(theirs, name)(**parameters).fit(x).scale_) if name == "" else True
     with pytest.raises(TypeError, match="MinMaxScaler"):
         ours.MinMaxScaler.from_sklearn(theirs.StandardScaler().fit(x))
     for beyond in (
