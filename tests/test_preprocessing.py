@@ -104,14 +104,12 @@ def assert_attributes(mine, other, x, label, weighted=False):
             np.testing.assert_allclose(got, want, rtol=rounded, err_msg=where)
         else:
             eps = max(eps_of(want), given.ROWS * 2.0**-52, coarse)
-            own = size if name == "scale_" and type(mine).__name__ == "RobustScaler" else np.abs(want)
+            differs = name == "scale_" and type(mine).__name__ == "RobustScaler"  # of two quantiles
             bound = {
                 "var_": 4 * eps * (np.abs(want) + size**2 * 2.0**-52),
                 "mean_": eps * size,
                 "min_": 4 * eps * (size * gain(other) + shifted(other)),
-            }.get(
-                name, 4 * eps * (size if name == "scale_" and type(mine).__name__ == "RobustScaler" else np.abs(want))
-            )
+            }.get(name, 4 * eps * (size if differs else np.abs(want)))
             assert_close(got, want, bound, where)
 
 
