@@ -15,6 +15,7 @@ import numpy as np
 from memory import place
 
 import fastnorm
+from fastnorm import _ops
 
 try:
     import ml_dtypes
@@ -447,7 +448,45 @@ def _list_local_ops():
         yield Op(f"local_response_norm_backward[{size},{beta:g}]", response_backward, 3, dy_for)
 
 
-OPS = [*_list_ops(), *_list_channel_ops(), *_list_channel_backward_ops(), *_list_local_ops()]
+def per_feature(axis):
+    """Centers, residuals, scales and shifts of the features along an axis of x."""
+
+    def make(x):
+        features, dtype = (x.shape[axis],), np.dtype(np.float64)
+        center = sample("uniform", dtype, features, 107)
+        return center, np.ldexp(center, -30), sample("positive", dtype, features, 108), center[::-1].copy()
+
+    return make
+
+
+def _list_scaler_ops():
+    """What the estimators ask the native module for."""
+    quartiles = np.array([0.25, 0.5, 0.75])
+    for label, axis, ndim in (("0", 0, 1), ("-1", -1, 1), ("1", 1, 3)):
+
+        def rescale(x, *numbers, axis=axis, out=None):
+            numbers = [np.require(value, requirements="A") for value in numbers]
+            return _ops.rescale(x, axis % x.ndim, *numbers, -np.inf, np.inf, False, out, True)
+
+        def undo(x, *numbers, axis=axis, out=None):
+            numbers = [np.require(value, requirements="A") for value in numbers]
+            return _ops.rescale(x, axis % x.ndim, *numbers, -0.75, 1.5, True, out, True)
+
+        def quantiles(x, axis=axis):
+            return _ops.quantiles(x, axis % x.ndim, quartiles)
+
+        yield Op(f"rescale[{label}]", rescale, ndim, per_feature(axis), has_out=True)
+        yield Op(f"rescale[inverse,{label}]", undo, ndim, per_feature(axis), has_out=True)
+        yield Op(f"quantiles[{label}]", quantiles, ndim)
+
+
+OPS = [
+    *_list_ops(),
+    *_list_channel_ops(),
+    *_list_channel_backward_ops(),
+    *_list_local_ops(),
+    *_list_scaler_ops(),
+]
 
 
 def same(got, want):

@@ -66,9 +66,12 @@ def layouts(x):
     gaps = np.zeros([2 * n + 1 for n in x.shape], x.dtype)
     gaps[tuple(slice(1, None, 2) for _ in x.shape)] = x
     yield "gaps", gaps[tuple(slice(1, None, 2) for _ in x.shape)]
-    yield "backwards", np.ascontiguousarray(x[tuple(slice(None, None, -1) for _ in x.shape)])[
-        tuple(slice(None, None, -1) for _ in x.shape)
-    ]
+    yield (
+        "backwards",
+        np.ascontiguousarray(x[tuple(slice(None, None, -1) for _ in x.shape)])[
+            tuple(slice(None, None, -1) for _ in x.shape)
+        ],
+    )
     yield "turned", np.ascontiguousarray(x.T[::-1]).T[..., ::-1]
     if x.dtype.kind != "V" and x.dtype.itemsize > 1:
         yield "swapped", x.astype(x.dtype.newbyteorder())
@@ -102,7 +105,14 @@ def check(x, axis, operands, bounds=(-INF, INF), inverse=False, out=None, label=
 SHAPES = [
     *[((n, f), axis) for f in (1, 4, 15, 16, 17, 63, 64, 65, 511, 512, 513) for n in (1, 7, 131) for axis in (0, 1)],
     *[((0, 3), 1), ((3, 0), 1), ((5,), 0), ((700,), 0), ((4099, 3), 1), ((67, 30), 1), ((2, 4097), 0)],
-    *[((2, 3, 5, 7), 1), ((2, 3, 5, 7), 2), ((5, 3, 9, 9), 1), ((2, 3, 65, 3), 2), ((3, 4, 2, 600), 3), ((40, 6, 70), 0)],
+    *[
+        ((2, 3, 5, 7), 1),
+        ((2, 3, 5, 7), 2),
+        ((5, 3, 9, 9), 1),
+        ((2, 3, 65, 3), 2),
+        ((3, 4, 2, 600), 3),
+        ((40, 6, 70), 0),
+    ],
 ]
 
 

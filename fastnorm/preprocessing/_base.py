@@ -7,7 +7,7 @@ at beforehand only where it is about to be overwritten.
 
 import copy as copies
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
 from scipy import sparse
@@ -115,7 +115,7 @@ class FeatureScaler(SavedState, OneToOneFeatureMixin, TransformerMixin, BaseEsti
         """
         del y
         x = self._take(X, True, groups)
-        return self._apply(x, X, None, groups, None)
+        return self._apply(x, X, groups=groups, finite=True)
 
     def transform(self, X: Any, copy: bool | None = None, *, groups: Any = None, out: Any = None) -> Any:
         """Scale X.
@@ -146,7 +146,7 @@ class FeatureScaler(SavedState, OneToOneFeatureMixin, TransformerMixin, BaseEsti
         """
         _input.check_fitted(self)
         x = self._checked(X, reset=False, accept_sparse=self._sparse_applied)
-        return self._apply(x, X, copy, groups, out)
+        return self._apply(x, X, copy=copy, groups=groups, out=out)
 
     def inverse_transform(self, X: Any, copy: bool | None = None, *, groups: Any = None, out: Any = None) -> Any:
         """Undo `transform`.
@@ -170,7 +170,7 @@ class FeatureScaler(SavedState, OneToOneFeatureMixin, TransformerMixin, BaseEsti
         """
         _input.check_fitted(self)
         x = self._checked(X, reset=False, accept_sparse=self._sparse_applied, names=False)
-        return self._apply(x, X, copy, groups, out, inverse=True)
+        return self._apply(x, X, copy=copy, groups=groups, out=out, inverse=True)
 
     def merge(self, other: Self) -> Self:
         """Take in what another scaler has learnt, as if its data had been seen here.
@@ -339,8 +339,18 @@ class FeatureScaler(SavedState, OneToOneFeatureMixin, TransformerMixin, BaseEsti
                 rows = mine + start
                 yield Piece(int(group), rows, x[rows], None if sample_weight is None else sample_weight[rows])
 
-    def _apply(self, x: Any, given: Any, copy: bool | None, groups: Any, out: Any, *, inverse: bool = False) -> Any:
-        """Scale x, which `given` became when it was checked, or undo that."""
+    def _apply(
+        self,
+        x: Any,
+        given: Any,
+        *,
+        copy: bool | None = None,
+        groups: Any = None,
+        out: Any = None,
+        inverse: bool = False,
+        finite: bool = False,
+    ) -> Any:
+        """Scale x, which `given` became when it was checked, or undo that. `finite`: it holds no infinity."""
         copy = self.copy if copy is None else copy
         if sparse.issparse(x):
             if groups is not None or out is not None:
@@ -350,7 +360,7 @@ class FeatureScaler(SavedState, OneToOneFeatureMixin, TransformerMixin, BaseEsti
         dtype = _arguments.result_dtype(x)
         out = _input.into(x, given, copy, out)
         into = _arguments.output(out, x, dtype)
-        if into is not None:
+        if into is not None and not finite:
             _input.refuse_nonfinite(x)
         affine, axis = self._affine(x), self._axis(x)
         if codes is None:
@@ -390,7 +400,7 @@ def along_axis(scaler: FeatureScaler, X: Any, axis: int) -> Any:
     _arguments.choice("axis", axis, (0, 1))
     if sparse.issparse(X):
         x = scaler._take(X if axis == 0 else X.T, True, None)
-        result = scaler._apply(x, X, None, None, None)
+        result = scaler._apply(x, X)
         return result if axis == 0 else result.T
     scaler.feature_axis = 1 - axis
     x = _input.check_input(scaler, X, reset=True, ndim=None)
@@ -398,22 +408,25 @@ def along_axis(scaler: FeatureScaler, X: Any, axis: int) -> Any:
         raise ValueError(f"X has {x.ndim} dimensions; expected one or two")
     table = x.reshape(-1, 1) if x.ndim == 1 else x
     scaler._take(table, True, None)
-    result = scaler._apply(table, X if isinstance(X, np.ndarray) else None, None, None, None)
+    result = scaler._apply(table, X if isinstance(X, np.ndarray) else None, finite=True)
     return result.reshape(x.shape)
 
 
 def rescale(x: np.ndarray, axis: int, affine: Affine, inverse: bool, out: np.ndarray | None) -> tuple[Any, int]:
     """Scale x by the numbers of each feature: the result, and the flags of what is not finite in x."""
-    numbers: Any = affine[:4]
-    result = _ops.rescale(x, axis, *numbers, affine.least, affine.most, inverse, out)
+
+    def ask(by: Affine) -> Any:
+        numbers = by.center, by.center_lo, by.scale, by.shift, by.least, by.most
+        return _ops.rescale(x, axis, *numbers, inverse, out, True)
+
+    result = ask(affine)
     if result is None:  # attributes were set by hand
-        features = (x.shape[axis],)
-        numbers = tuple(
-            None if value is None else np.ascontiguousarray(np.broadcast_to(np.asarray(value, np.float64), features))
-            for value in numbers
+        shape = (x.shape[axis],)
+        center, center_lo, scale, shift = (
+            None if value is None else np.array(np.broadcast_to(value, shape), np.float64) for value in affine[:4]
         )
-        result = _ops.rescale(x, axis, *numbers, float(affine.least), float(affine.most), inverse, out)
-    return result  # type: ignore[no-any-return]  # never None now
+        result = ask(Affine(center, center_lo, scale, shift, affine.least, affine.most))
+    return cast("tuple[Any, int]", result)
 
 
 class _Unless:

@@ -1,6 +1,6 @@
 """What estimators take: the same as scikit-learn's, checked without a pass over plain arrays."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from scipy import sparse
@@ -72,7 +72,7 @@ def refuse(flags: int, x: np.ndarray, *, nan: bool = False) -> None:
 
 def refuse_nonfinite(x: np.ndarray, *, nan: bool = False) -> int:
     """Likewise, where x has not been read yet. Returns what was found."""
-    flags = _ops.find_nonfinite(x)
+    flags = cast("int", _ops.find_nonfinite(x))
     refuse(flags, x, nan=nan)
     return flags
 

@@ -189,7 +189,7 @@ class StandardScaler(FeatureScaler):
         """
         del y
         x = self._take(X, True, groups, sample_weight)
-        return self._apply(x, X, None, groups, None)
+        return self._apply(x, X, groups=groups, finite=True)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
