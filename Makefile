@@ -18,10 +18,10 @@ SETTINGS := CC=$(CC) CFLAGS=$(CFLAGS) LDFLAGS=$(LDFLAGS) OPENMP=$(FASTNORM_OPENM
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo demo-mlp demo-lstm test test-peers bench lint lint-c format dist clean FORCE
+.PHONY: help demo demo-mlp demo-lstm demo-pipeline test test-peers bench lint lint-c format dist clean FORCE
 
 help:  ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 	@echo "Variables: ARGS (more options for pytest or the demos), CC, PYTHON (the interpreter to start from), VENV,"
 	@echo "PEERS=0 (bench without PyTorch), FASTNORM_OPENMP and FASTNORM_SANITIZE (see setup.py)."
 
@@ -33,6 +33,9 @@ demo-mlp: $(VENV)/built $(VENV)/group-demo  ## train a network with and without 
 
 demo-lstm: $(VENV)/built $(VENV)/group-demo  ## train an LSTM with a layer norm: accuracy and loss curve
 	@$(BIN)/python examples/lstm_layernorm.py $(ARGS)
+
+demo-pipeline: $(VENV)/built $(VENV)/group-demo  ## a scikit-learn pipeline with either's scalers: equal scores, times
+	@$(BIN)/python examples/sklearn_pipeline.py $(ARGS)
 
 test: $(VENV)/built $(VENV)/group-test  ## run the tests
 	$(BIN)/python -m pytest tests -m "not peers" $(ARGS)
@@ -66,7 +69,7 @@ dist: $(VENV)/group-dev  ## build the sdist, and the wheel from it, into dist/
 
 clean:  ## remove what the other targets made, $(VENV) included
 	rm -rf $(VENV) build dist *.egg-info fastnorm/_ops.c fastnorm/*.so
-	rm -f compare_with_numpy.png digits_mlp.png lstm_layernorm.png
+	rm -f compare_with_numpy.png digits_mlp.png lstm_layernorm.png sklearn_pipeline.png
 	rm -rf .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -10,7 +10,9 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from setuptools import Extension, setup
@@ -75,6 +77,20 @@ class BuildExt(build_ext):
                 extension.extra_compile_args += compile_args
                 extension.extra_link_args += link_args
         super().build_extensions()
+
+    def build_extension(self, extension: Extension) -> None:
+        """Compile the sources side by side: there are few, one per instruction set, and each takes long."""
+        compile_ = self.compiler.compile
+
+        def compile_all(sources: list[str], **kwargs: Any) -> list[str]:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                return [o for made in pool.map(lambda source: compile_([source], **kwargs), sources) for o in made]
+
+        self.compiler.compile = compile_all
+        try:
+            super().build_extension(extension)
+        finally:
+            self.compiler.compile = compile_
 
     def openmp(self) -> tuple[list[str], list[str]]:
         """Compile and link flags for OpenMP; none if it is not wanted or, with auto, not there."""

@@ -7,7 +7,7 @@ hundred megabytes.
 import functools
 
 import numpy as np
-from jobs import EPS, MOMENTUM, NEIGHBOURS, NUM_GROUPS, inputs
+from jobs import EPS, ESTIMATORS, MOMENTUM, NEIGHBOURS, NUM_GROUPS, inputs
 
 EPS_OF = {"float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 SLICE_BYTES = 2**26
@@ -31,7 +31,12 @@ def tolerance(job):
     wider. A mean rounded to float32 shifts a row by eps / 2 * mean / std, with mean / std below 10 in the narrowest
     row, and each of a gradient's few operations rounds by less than that: 28 eps are generous. Statistics of columns
     are summed in float64, or must be as good, and rounded once.
+
+    What is stored in float64 is compared with float64 sums of up to a million values. Their roundings are as often up
+    as down, which leaves about 2**10 eps; 2**12 eps are allowed.
     """
+    if job.dtype == "float64":
+        return 2.0**-40
     return 4 * EPS_OF[job.dtype] + 28 * EPS_OF["float32"]
 
 
@@ -49,6 +54,8 @@ def slices(x):
 
 def reduced_axes(job):
     """Return the axes of statistics, or all but that along which parameters lie."""
+    if job.estimator:
+        return 0
     if job.parameter_axis is None:
         return job.axis
     dims = len(job.shape)
@@ -86,6 +93,8 @@ def exact_rows(job, place):
     made = inputs(job)
     x = made.x[place].astype(np.float64)
     dy = None if made.dy is None else made.dy[place].astype(np.float64)
+    if job.estimator:
+        return (exact_transform(job, x),), ()
     if job.op == "standardize":
         mean, var = exact_mean_var(job)
         return ((x - mean) / np.sqrt(var),), ()
@@ -213,9 +222,6 @@ def moments_parts(job, answer):
     return mean_var_parts(job, mean_var) + shape_parts + minmax_parts(job, minmax)
 
 
-PARTS = {"batch_norm": batch_norm_parts, "mean_var": mean_var_parts, "minmax": minmax_parts, "moments": moments_parts}
-
-
 def weighted_slices(job):
     """Yield pieces of x in float64 with the weights of their elements; what weighs nothing reads 0."""
     made = inputs(job)
@@ -256,4 +262,55 @@ def exact_skewness_kurtosis(job):
 @functools.lru_cache(maxsize=2)
 def exact_minmax(job):
     x = inputs(job).x
-    return x.min(job.axis), x.max(job.axis)
+    return x.min(reduced_axes(job)), x.max(reduced_axes(job))
+
+
+# ---- estimators
+
+
+def fit_parts(job, answer):
+    """Compare attributes of a fitted estimator with relative errors."""
+    (fitted,) = answer
+    return [
+        (np.max(np.abs(doubles(getattr(fitted, name)) / want - 1)), tolerance(job))
+        for name, want in exact_fitted(job).items()
+    ]
+
+
+def exact_fitted(job):
+    """Compute what fit finds: first what is subtracted, if anything is, then the divisor."""
+    if job.estimator == "StandardScaler":
+        mean, var = exact_mean_var(job)
+        return {"mean_": mean, "scale_": np.sqrt(var), "var_": var}
+    if job.estimator == "RobustScaler":
+        low, median, high = exact_quartiles(job)
+        return {"center_": median, "scale_": high - low}
+    if job.estimator == "Normalizer":
+        return {"n_features_in_": job.shape[1]}
+    low, high = (limit.astype(np.float64) for limit in exact_minmax(job))
+    if job.estimator == "MinMaxScaler":
+        return {"data_min_": low, "data_range_": high - low, "data_max_": high}
+    return {"max_abs_": np.maximum(np.abs(low), np.abs(high))}
+
+
+def exact_transform(job, x):
+    if job.estimator == "Normalizer":
+        order = {"l1": 1, "max": np.inf}.get(job.variant, 2)
+        return x / np.linalg.norm(x, order, axis=1, keepdims=True)
+    *center, divisor = list(exact_fitted(job).values())[:2]
+    return (x - sum(center)) / divisor
+
+
+@functools.lru_cache(maxsize=2)
+def exact_quartiles(job):
+    columns = (column.astype(np.float64) for column in inputs(job).x.T)
+    return np.array([np.quantile(column, [0.25, 0.5, 0.75]) for column in columns]).T
+
+
+PARTS = {
+    "batch_norm": batch_norm_parts,
+    "mean_var": mean_var_parts,
+    "minmax": minmax_parts,
+    "moments": moments_parts,
+    **{f"{name}.fit": fit_parts for name in ESTIMATORS},
+}

@@ -20,6 +20,8 @@ if importlib.util.find_spec("ml_dtypes"):
     import ml_dtypes  # noqa: F401, since NumPy knows the name bfloat16 only after this
 
     HALVES.append("bfloat16")
+ESTIMATORS = ["StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler", "Normalizer"]
+NORMS = ["l1", "l2", "max"]
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,17 @@ class Job:
     axis: int | None = None  # that of the channels, where there are channels: None if they come second
     variant: str = ""  # the mode or keyword that makes it another job, for example "training", "out=" or "where="
     dtype: str = "float32"
-    limit: str | None = None  # the memory limit it is held against: "read", "stream", or several joined by "+"
-    targets: dict = field(default_factory=dict, hash=False)  # rival: times as fast; limit: fraction of it
+    limit: str | None = None  # the memory limit it is held against: a loop of memory_limit, or several joined by "+"
+    targets: dict = field(default_factory=dict, hash=False)  # rival: times as fast; limit: fraction; memory: megabytes
 
     @property
     def form(self):
         return f"{self.op} {self.variant}".rstrip()
+
+    @property
+    def estimator(self):
+        """The name of the estimator whose method this is, or None."""
+        return self.op.partition(".")[0] if "." in self.op else None
 
     @property
     def activation(self):
@@ -140,7 +147,48 @@ LOCAL = [
     Job("local_response_norm", IMAGES),
     Job("local_response_norm_backward", IMAGES),
 ]
+
+
+def estimators(dtype, fit, scale, transform, in_place, fit_transform):
+    """List the estimators' work on a table larger than the caches, and how many times as fast it shall be.
+
+    Beside input and output it may take 16 MB.
+    """
+
+    def job(op, times, variant="", limit=None, share=None):
+        targets = {"sklearn": times, "memory": 16, "limit": share}
+        return Job(op, TABLE, variant=variant, dtype=dtype, limit=limit, targets=targets)
+
+    simple = ESTIMATORS[:3]
+    return [
+        job("StandardScaler.fit", fit, limit="read", share=0.6),
+        *[job(f"{name}.fit", scale, limit="read") for name in simple[1:]],
+        job("RobustScaler.fit", 3, limit="read"),
+        *[job(f"{name}.transform", transform) for name in simple],
+        *[job(f"{name}.transform", in_place, "copy=False", "update") for name in simple],
+        job("StandardScaler.fit_transform", fit_transform),
+        *[job("Normalizer.transform", 3.5, norm) for norm in NORMS],
+    ]
+
+
+METHODS = ["fit", "transform", "fit_transform"]
+PREPROCESSING = [
+    *estimators("float32", fit=25, scale=15, transform=4, in_place=7, fit_transform=10),
+    *estimators("float64", fit=14, scale=8, transform=3, in_place=5, fit_transform=6),
+    *[
+        Job(f"{name}.{method}", shape, dtype=dtype, targets=targets)
+        for shape, dtype, targets in [
+            ((1000, 20), "float32", {"sklearn": 1.3}),
+            ((1000, 20), "float64", {"sklearn": 1.3}),
+            ((10000, 30), "float32", {}),
+        ]
+        for name in ESTIMATORS
+        for method in METHODS
+    ],
+]
 GROUPS = {"functional": FUNCTIONAL, "channels": CHANNELS, "local": LOCAL, "stats": STATISTICS}  # as the bench files
+if importlib.util.find_spec("sklearn"):
+    GROUPS["preprocessing"] = PREPROCESSING
 JOBS = [job for group in GROUPS.values() for job in group]
 
 

@@ -1,7 +1,7 @@
 """The libraries that race, imported in an order that is fair to all, and what their calls share.
 
-PyTorch and SciPy are optional. PyTorch is imported before fastnorm, so that both run on one OpenMP runtime: the waiting
-threads of a second one would take the processor from whoever is timed next.
+PyTorch, SciPy and scikit-learn are optional. PyTorch is imported before fastnorm, so that both run on one OpenMP
+runtime: the waiting threads of a second one would take the processor from whoever is timed next.
 """
 
 import os
@@ -15,8 +15,15 @@ try:
     import scipy.stats
 except ImportError:
     scipy = None
+try:
+    import sklearn.preprocessing
+except ImportError:
+    sklearn = None
 
 import fastnorm
+
+if sklearn:
+    import fastnorm.preprocessing
 
 
 def usable_cores():
@@ -27,7 +34,7 @@ THREADS = min(2, usable_cores())
 
 
 def set_threads(threads):
-    """Give every rival the same number of threads. NumPy's and SciPy's formulas use one whatever is asked."""
+    """Give every rival the same number of threads. NumPy, SciPy and scikit-learn's scalers always use one."""
     fastnorm.set_num_threads(threads)
     if torch:
         torch.set_num_threads(threads)

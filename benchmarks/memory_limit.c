@@ -87,6 +87,21 @@ static void stream_part(char *dst, const char *src, size_t n)
 #endif
 }
 
+static void update_part(char *x, size_t n, uint64_t mask)
+{
+    vector masks = (vector){0} | mask;
+    size_t i = 0;
+    for (; i + BLOCK <= n; i += BLOCK)
+        for (int k = 0; k < UNROLL; k++)
+            *(vector *)(x + i + k * WIDTH) ^= masks;
+    for (; i + 8 <= n; i += 8) {
+        uint64_t word;
+        memcpy(&word, x + i, 8);
+        word ^= mask;
+        memcpy(x + i, &word, 8);
+    }
+}
+
 /* Sum of the 64-bit words of src, modulo 2^64; up to seven bytes at the end are left out. */
 uint64_t memory_read(const char *src, size_t n, int threads)
 {
@@ -103,5 +118,17 @@ void memory_stream(char *dst, const char *src, size_t n, int threads)
     for (int t = 0; t < threads; t++) {
         size_t lo = part(n, threads, t), hi = part(n, threads, t + 1);
         stream_part(dst + lo, src + lo, hi - lo);
+    }
+}
+
+/* Flips the bits of a mask in every 64-bit word of x, but for up to seven bytes at the end. The mask is an argument so
+ * that the compiler cannot know that 0 changes nothing.
+ */
+void memory_update(char *x, size_t n, uint64_t mask, int threads)
+{
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int t = 0; t < threads; t++) {
+        size_t lo = part(n, threads, t), hi = part(n, threads, t + 1);
+        update_part(x + lo, hi - lo, mask);
     }
 }

@@ -29,6 +29,13 @@ def stream(dst, src, threads):
     library().memory_stream(*pointers(dst, src), src.nbytes, threads)
 
 
+def update(x, threads):
+    """Read every byte of `x` and write it back as it was. Moves `2 * x.nbytes`."""
+    if not x.flags.c_contiguous:
+        raise ValueError("an update needs a contiguous array")
+    library().memory_update(x.ctypes.data, x.nbytes, 0, threads)
+
+
 def pointers(dst, src):
     if dst.nbytes != src.nbytes or not (dst.flags.c_contiguous and src.flags.c_contiguous):
         raise ValueError("a copy needs two contiguous arrays of equal size")
@@ -44,6 +51,8 @@ def library():
     loaded.memory_read.restype = ctypes.c_uint64
     loaded.memory_stream.argtypes = [address, address, size, count]
     loaded.memory_stream.restype = None
+    loaded.memory_update.argtypes = [address, size, ctypes.c_uint64, count]
+    loaded.memory_update.restype = None
     return loaded
 
 

@@ -8,10 +8,11 @@ from functools import partial
 
 import memory_limit
 import numpy as np
-from jobs import inputs
-from libraries import scipy, torch
+from jobs import HALVES, inputs
+from libraries import scipy, sklearn, torch
 from rivals_fastnorm import FASTNORM
 from rivals_numpy import NUMPY, SCIPY
+from rivals_sklearn import FASTNORM_ESTIMATORS, SKLEARN
 from rivals_torch import TORCH, tensor
 
 
@@ -19,7 +20,14 @@ def in_float32(array):
     return array.astype(np.float32)
 
 
-RIVALS = {"fastnorm": FASTNORM, "float32": FASTNORM, "torch": TORCH, "numpy": NUMPY, "scipy": SCIPY}
+RIVALS = {
+    "fastnorm": FASTNORM | FASTNORM_ESTIMATORS,
+    "float32": FASTNORM,
+    "torch": TORCH,
+    "numpy": NUMPY,
+    "scipy": SCIPY,
+    "sklearn": SKLEARN,
+}
 VIEWS = {"float32": in_float32, "torch": tensor}  # what a rival takes in place of an array
 
 
@@ -29,8 +37,9 @@ def names(job):
     A job in half precision runs against fastnorm's own float32 on the same values. It does not run against NumPy, which
     stores half precision well but is neither fast nor accurate in it.
     """
-    installed = {"torch": torch, "scipy": scipy}
-    candidates = ("fastnorm", "torch", "numpy", "scipy") if job.dtype == "float32" else ("fastnorm", "float32", "torch")
+    installed = {"torch": torch, "scipy": scipy, "sklearn": sklearn}
+    left_out = {"numpy"} if job.dtype in HALVES else {"float32"}
+    candidates = [name for name in RIVALS if name not in left_out]
     return [name for name in candidates if job.form in RIVALS[name] and installed.get(name, True)]
 
 
@@ -62,5 +71,7 @@ def move_bytes(made, loops, threads):
     for loop in loops:
         if loop == "read":
             memory_limit.read(made.x, threads)
+        elif loop == "update":
+            memory_limit.update(made.x, threads)
         else:
             memory_limit.stream(made.out, made.x, threads)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import exact
 import jobs
+import peak_memory
 import rivals
 from libraries import THREADS, set_threads
 
@@ -33,11 +34,13 @@ SLOW_SHARE = 8  # a rival slower than this many fastnorm samples sits rounds out
 
 TITLES = {  # the rare ones last, where they widen few rows
     "torch": "times torch",
+    "sklearn": "times scikit-learn",
     "numpy": "times numpy",
     "limit": "of the memory limit",
     "plain": "times without relu",
     "float32": "times float32",
     "scipy": "times scipy",
+    "memory": "MB beside input and output",
 }
 COLUMN = 36
 
@@ -47,6 +50,7 @@ class Contender:
 
     def __init__(self, call):
         self.call = call
+        self.refresh = getattr(call, "refresh", None)
         self.repeats = 1
         estimate = self.quickest()
         self.repeats = math.ceil(SAMPLE_NS / estimate)
@@ -71,6 +75,8 @@ class Contender:
 
     def warm_sample(self):
         """Take a sample after untimed calls that bring this contender's threads and data back in."""
+        if self.refresh:
+            self.refresh()
         for _ in range(self.warm_repeats):
             self.call()
         return self.sample()
@@ -149,6 +155,14 @@ def ratio_cell(pairs, target):
     return cell
 
 
+def memory_cell(job, threads):
+    """Format the memory that the job takes beside input and output; empty where the system does not tell."""
+    megabytes, most = peak_memory.measure(job, threads), job.targets["memory"]
+    if megabytes is None:
+        return ""
+    return f"{megabytes:6.1f}  <= {most} {'ok' if megabytes <= most else 'MISSED'}"
+
+
 def describe_times(pairs):
     medians = {name: statistics.median(theirs for _, theirs in found) for name, found in pairs.items()}
     medians["fastnorm"] = statistics.median(ours for found in pairs.values() for ours, _ in found)
@@ -166,6 +180,7 @@ def columns(chosen):
     """Return the columns that some of the jobs fill: names and titles."""
     found = {name for job in chosen for name in rivals.names(job)}
     found |= {"limit" for job in chosen if job.limit} | {"plain" for job in chosen if job.activation}
+    found |= {"memory" for job in chosen if "memory" in job.targets}
     return {name: title for name, title in TITLES.items() if name in found}
 
 
@@ -179,8 +194,10 @@ def report(job, names, width, args):
     neighbours = Neighbours()
     pairs = measure(ready, args.rounds, args.seconds)
     busy = neighbours.cores()
-    cells = [ratio_cell(pairs[name], job.targets.get(name)) if name in pairs else "" for name in names]
-    print(row(str(job), cells, width), flush=True)
+    cells = {name: ratio_cell(found, job.targets.get(name)) for name, found in pairs.items()}
+    if "memory" in job.targets:
+        cells["memory"] = memory_cell(job, args.threads)
+    print(row(str(job), [cells.get(name, "") for name in names], width), flush=True)
     if args.times:
         print("    " + describe_times(pairs))
     if busy > NOTABLE_CORES:

@@ -86,6 +86,7 @@ def test_the_demo_draws_its_picture_and_says_where(demo):
         ("compare_with_numpy", ["scikit-learn", "Pillow", "matplotlib"]),
         ("digits_mlp", ["scikit-learn", "matplotlib", "threadpoolctl", "tqdm"]),
         ("lstm_layernorm", ["scikit-learn", "matplotlib", "threadpoolctl", "tqdm"]),
+        ("sklearn_pipeline", ["scikit-learn", "matplotlib", "threadpoolctl", "tqdm"]),
     ],
 )
 def test_an_example_says_what_is_missing(program, missing):
@@ -262,3 +263,83 @@ def test_the_options_are_explained(tmp_path, name):
         run = run_program(name, tmp_path, *options)
         assert run.returncode == 2
         assert f"error: argument {options[0]}: " in run.stderr
+
+
+SCALERS = ["StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler", "Normalizer"]
+RUN_WITH_A_WRONG_SCALER = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+import fastnorm.preprocessing
+import sklearn_pipeline
+
+class MinMaxScaler(fastnorm.preprocessing.Normalizer):
+    pass
+
+fastnorm.preprocessing.MinMaxScaler = MinMaxScaler
+sklearn_pipeline.SCALERS = ("MinMaxScaler",)
+sklearn_pipeline.main()
+"""
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    """Run the pipeline on small tables: the run, the folder."""
+    folder = tmp_path_factory.mktemp("sklearn_pipeline")
+    run = run_program("sklearn_pipeline", folder, "--repeats", "1", "--copies", "2")
+    assert run.returncode == 0, run.stderr
+    return run, folder
+
+
+@pytest.mark.slow
+def test_a_pipeline_scores_alike_with_either_scalers(pipeline):
+    run, _ = pipeline
+    shown = re.findall(r"^(\w+) +(LogisticRegression|SVC) +[\d.]+ +(0\.\d{6}) +(0\.\d{6})$", run.stdout, re.MULTILINE)
+    assert [(scaler, model) for scaler, model, *_ in shown] == [
+        (scaler, model) for scaler in SCALERS for model in ("LogisticRegression", "SVC")
+    ]
+    assert all(theirs == ours for *_, theirs, ours in shown)
+    assert max(float(ours) for *_, ours in shown) > 0.97
+    assert "\nAll 150 cross-validated scores are equal (30 candidates, 5 folds).\n" in run.stdout
+
+
+@pytest.mark.slow
+def test_every_step_of_a_pipeline_is_timed(pipeline):
+    run, folder = pipeline
+    alone = [f"{name}.{method}" for name in SCALERS for method in ("fit", "transform")]
+    alone.remove("Normalizer.fit")
+    steps = {
+        "the table, 569x30": [*alone, "pipeline: fit", "pipeline: predict", "grid search"],
+        "2 copies, 1138x30": alone,
+    }
+    for table, names in steps.items():
+        found = re.findall(
+            rf"^(.+?) +{table} +([\d.e+]+ [um]?s) +([\d.e+]+ [um]?s) +([\d.]+x)$", run.stdout, re.MULTILINE
+        )
+        assert [name for name, *_ in found] == names
+        assert re.search(rf"(^|[\r\n]){table}: 100%", run.stderr)
+    assert "Warning" not in run.stderr
+    assert run.stdout.rstrip().endswith("Picture: sklearn_pipeline.png")
+    picture = folder / "sklearn_pipeline.png"
+    assert picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert picture.stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_a_pipeline_with_other_scores_fails(tmp_path):
+    """The program is run with a scaler that does another's work."""
+    for package in ("sklearn", "matplotlib", "threadpoolctl", "tqdm"):
+        pytest.importorskip(package)
+    command = [sys.executable, "-c", RUN_WITH_A_WRONG_SCALER, str(EXAMPLES)]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert re.match("sklearn_pipeline.py: scores differ: MinMaxScaler, (LogisticRegression|SVC), C = ", run.stderr)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_options_of_the_pipeline_are_explained(tmp_path):
+    shown = run_program("sklearn_pipeline", tmp_path, "--help").stdout
+    for option in ("--jobs", "--copies", "--repeats", "--threads", "--output"):
+        assert re.search(rf"{option} [A-Z]+ +[a-z]", shown)
+    run = run_program("sklearn_pipeline", tmp_path, "--copies", "1")
+    assert run.returncode == 2
+    assert "error: argument --copies: " in run.stderr
