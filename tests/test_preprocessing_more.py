@@ -150,6 +150,25 @@ def test_partial_fit_never_ends():
         assert scaler.transform(x).tobytes() == new(name).fit(x).transform(x).tobytes()
 
 
+def test_what_is_refused_leaves_scalers_as_they_were():
+    x = table()
+    named = given.pd.DataFrame(x, columns=list("abcde"))
+    for label, make in every():
+        scaler = make().fit(named)
+        before = saved(scaler)
+        calls = [scaler.fit, scaler.fit_transform, *([scaler.partial_fit] if hasattr(scaler, "partial_fit") else [])]
+        for call in calls:
+            for bad in ([["a", "b"]], np.ones(5), np.empty((0, 5)), x.astype(complex), np.ones((2, 5, 2))):
+                with pytest.raises((ValueError, TypeError)), reference.silent():  # names are missing, too
+                    call(bad)
+                assert saved(scaler) == before, label
+        for call in calls[2:]:
+            for bad in (named.rename(columns={"a": "x"}), named.iloc[:, :3]):
+                with pytest.raises(ValueError, match="feature"):
+                    call(bad)
+                assert saved(scaler) == before, label
+
+
 def test_values_near_the_largest_keep_their_means():
     # Sums of 10^6 such values overflow (float64), and sums of squares of far fewer.
     for dtype in (np.float64, np.float32):
@@ -388,8 +407,9 @@ def test_infinity_is_found_beside_nan_and_under_no_weight():
                 if not label.startswith("Robust"):
                     with pytest.raises(ValueError, match="contains infinity"):
                         make().fit(x, groups=groups)
-            with pytest.raises(ValueError, match="contains infinity"):
-                ours.StandardScaler().fit(x, sample_weight=weights)
+            for bad in (x, np.where(np.isinf(x), x, table(dtype))):
+                with pytest.raises(ValueError, match="contains infinity"):
+                    ours.StandardScaler().fit(bad, sample_weight=weights)
 
 
 # ---- any axis
@@ -431,6 +451,16 @@ def test_any_feature_axis_is_that_of_a_moved_and_flattened_array():
             make().fit(x)
         one = make().set_params(feature_axis=0).fit(x[0, 0, 0])  # one value of each feature
         assert one.n_features_in_ == 5, label
+    for name in BY_MOMENTS:
+        y = np.ones((5, 3, 2))
+        for axis, count in ((0, 6), (1, 10), (2, 15)):
+            assert new(name, feature_axis=axis).fit(y).n_samples_seen_ == count, f"{name} {axis}"
+    weights = np.array([0, 1, 2, 1, 1, 0.5])
+    weighted = ours.StandardScaler(feature_axis=3).fit(x, sample_weight=weights)
+    flat = ours.StandardScaler().fit(x.reshape(-1, 5), sample_weight=np.repeat(weights, 12))
+    np.testing.assert_allclose(weighted.var_, flat.var_, rtol=1e-12)
+    with pytest.raises(ValueError, match="feature_axis"):  # there is no weight of a sample along the first axis
+        ours.StandardScaler(feature_axis=0).fit(y, sample_weight=np.ones(5))
 
 
 # ---- groups
@@ -494,6 +524,7 @@ def test_groups_grow_and_merge():
 
 def test_groups_that_do_not_fit_are_refused():
     x, groups = table(), np.arange(given.ROWS) % 3
+    unknown = np.where(groups == 1, np.nan, groups)  # equal to nothing, hence never found again
     for _, make in every(BY_MOMENTS):
         scaler = make().fit(x, groups=groups)
         before = saved(scaler)
@@ -505,6 +536,8 @@ def test_groups_that_do_not_fit_are_refused():
             lambda s=scaler: s.transform(x, groups=groups + 1),
             lambda s=scaler: s.transform(x, groups=groups[1:]),
             lambda s=scaler: s.fit(x, groups=groups[1:]),
+            lambda s=scaler: s.fit(x, groups=unknown),
+            lambda s=scaler: s.partial_fit(x, groups=groups.astype(str)),  # 1 and "1" are not one label
             lambda s=scaler: s.partial_fit(x, groups=groups[:, None]),
             lambda s=plain: s.transform(x, groups=groups),
             lambda s=plain: s.partial_fit(x, groups=groups),
