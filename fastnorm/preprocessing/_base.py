@@ -114,8 +114,7 @@ class FeatureScaler(SavedState, OneToOneFeatureMixin, TransformerMixin, BaseEsti
             As from `transform`.
         """
         del y
-        x = self._take(X, True, groups)
-        return self._apply(x, X, groups=groups, finite=True)
+        return self._fit_apply(X, groups=groups)
 
     def transform(self, X: Any, copy: bool | None = None, *, groups: Any = None, out: Any = None) -> Any:
         """Scale X.
@@ -339,6 +338,13 @@ class FeatureScaler(SavedState, OneToOneFeatureMixin, TransformerMixin, BaseEsti
                 rows = mine + start
                 yield Piece(int(group), rows, x[rows], None if sample_weight is None else sample_weight[rows])
 
+    def _fit_apply(self, X: Any, groups: Any = None, sample_weight: Any = None) -> Any:
+        """Learn from X, and scale it."""
+        x = self._take(X, True, groups, sample_weight)
+        if sparse.issparse(x):
+            x = self._checked(X, reset=False, accept_sparse=self._sparse_applied)
+        return self._apply(x, X, groups=groups, finite=True)
+
     def _apply(
         self,
         x: Any,
@@ -363,6 +369,8 @@ class FeatureScaler(SavedState, OneToOneFeatureMixin, TransformerMixin, BaseEsti
         if into is not None and not finite:
             _input.refuse_nonfinite(x)
         affine, axis = self._affine(x), self._axis(x)
+        if inverse:
+            affine = affine._replace(least=-np.inf, most=np.inf)
         if codes is None:
             result, flags = rescale(x, axis, affine, inverse, into)
             _input.refuse(flags, x)
@@ -399,17 +407,15 @@ def along_axis(scaler: FeatureScaler, X: Any, axis: int) -> Any:
     """X scaled by a new scaler: its columns (axis 0) or its rows, which may be a single one of one dimension."""
     _arguments.choice("axis", axis, (0, 1))
     if sparse.issparse(X):
-        x = scaler._take(X if axis == 0 else X.T, True, None)
-        result = scaler._apply(x, X)
-        return result if axis == 0 else result.T
+        table = X if X.format in ("csr", "csc") else X.tocsr()
+        return scaler._fit_apply(table) if axis == 0 else scaler._fit_apply(table.T).T
     scaler.feature_axis = 1 - axis
     x = _input.check_input(scaler, X, reset=True, ndim=None)
     if x.ndim > 2:
         raise ValueError(f"X has {x.ndim} dimensions; expected one or two")
-    table = x.reshape(-1, 1) if x.ndim == 1 else x
-    scaler._take(table, True, None)
-    result = scaler._apply(table, X if isinstance(X, np.ndarray) else None, finite=True)
-    return result.reshape(x.shape)
+    if not isinstance(X, np.ndarray):
+        scaler.copy = True  # x may be a view of what is to be left alone
+    return scaler._fit_apply(x.reshape(-1, 1) if x.ndim == 1 else x).reshape(x.shape)
 
 
 def rescale(x: np.ndarray, axis: int, affine: Affine, inverse: bool, out: np.ndarray | None) -> tuple[Any, int]:

@@ -185,11 +185,13 @@ def normalize(X: Any, norm: str = "l2", *, axis: int = 1, copy: bool = True, ret
     array([[ 0.25,  0.75],
            [ 0.5 , -0.5 ]])
     """
-    _arguments.choice("norm", norm, tuple(_ORDERS))
+    estimator = Normalizer(norm, copy=copy)
+    estimator._validate_params()
     _arguments.choice("axis", axis, (0, 1))
+    _arguments.choice("return_norm", return_norm, (False, True))
     if sparse.issparse(X):
         return sklearn.preprocessing.normalize(X, norm, axis=axis, copy=copy, return_norm=return_norm)
-    x = _input.check_input(Normalizer(norm), X, reset=True)
+    x = _input.check_input(estimator, X, reset=True)
     _refuse_nonfinite(x)
     norms = None
     if return_norm:

@@ -189,7 +189,7 @@ class MinMaxScaler(ExtremaScaler):
         low, high = self.feature_range
         dtype = self.data_min_.dtype
         least, most = self.data_min_.astype(np.float64), self.data_max_.astype(np.float64)
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):
             length = most - least
             scale = (high - low) / np.where(length == 0, 1, length)
             self.data_range_, self.scale_ = length.astype(dtype), scale.astype(dtype)
@@ -206,7 +206,7 @@ class MinMaxScaler(ExtremaScaler):
 
     def _divisor(self, dtype: Any, low: float, high: float) -> np.ndarray:
         """What maps the length of each feature to that of the range, and its maximum not above the upper end."""
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             length = self.data_max_.astype(dtype) - self.data_min_.astype(dtype)
             divisor = (np.where(length == 0, 1, length) / dtype(high - low)).astype(dtype, copy=False)
             for _ in range(2):

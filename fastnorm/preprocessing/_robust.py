@@ -188,8 +188,7 @@ class RobustScaler(FeatureScaler):
             As from `transform`.
         """
         del y
-        x = self._take(X, True, None)
-        return self._apply(x, X, finite=True)
+        return self._fit_apply(X)
 
     def transform(self, X: Any, copy: bool | None = None, *, out: Any = None) -> Any:  # type: ignore[override]
         """Scale X.

@@ -188,8 +188,7 @@ class StandardScaler(FeatureScaler):
             As from `transform`.
         """
         del y
-        x = self._take(X, True, groups, sample_weight)
-        return self._apply(x, X, groups=groups, finite=True)
+        return self._fit_apply(X, groups, sample_weight)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -322,4 +321,7 @@ def scale(X: Any, *, axis: int = 0, with_mean: bool = True, with_std: bool = Tru
     """
     if sparse.issparse(X) and axis != 0:
         raise ValueError("sparse arrays are scaled along axis 0 only")
-    return along_axis(StandardScaler(copy=copy, with_mean=with_mean, with_std=with_std), X, axis)
+    if axis == 1 and np.ndim(X) == 1:
+        raise np.exceptions.AxisError(1, 1)
+    result = along_axis(StandardScaler(copy=copy, with_mean=with_mean, with_std=with_std), X, axis)
+    return result.tocsc() if sparse.issparse(result) else result
