@@ -262,13 +262,15 @@ class FeatureScaler(SavedState, OneToOneFeatureMixin, TransformerMixin, BaseEsti
                 self._learn_sparse(x, sample_weight)
                 return x
             if not first and (groups is None) == ("groups_" in vars(self)):
-                expected = "groups, as before" if groups is None else "no groups, as before"
-                raise ValueError(f"groups is {groups!r}; expected {expected}" if groups is None else expected)
+                how = "with groups; expected" if groups is None else "without groups; expected no"
+                raise ValueError(f"this {type(self).__name__} was fitted {how} groups")
+            if sample_weight is not None and self._axis(x) == 0:
+                raise ValueError("feature_axis is the first one, along which sample_weight is; expected another")
             codes = None
             if groups is not None:
                 labels, codes = np.unique(self._labels(groups, x), return_inverse=True)
                 codes = self._join_groups(labels)[codes]
-            self._learn(self._pieces(x, codes, sample_weight), x.shape[0])
+            self._learn(self._pieces(x, codes, sample_weight), self._count(x))
         return x
 
     def _checked(self, X: Any, *, reset: bool, accept_sparse: Any, names: bool = True) -> Any:
@@ -293,12 +295,23 @@ class FeatureScaler(SavedState, OneToOneFeatureMixin, TransformerMixin, BaseEsti
         """The axes that statistics are taken over."""
         return tuple(a for a in range(x.ndim) if a != self._axis(x))
 
+    def _count(self, x: np.ndarray) -> int:
+        """How many samples there are: values of each feature, if none is NaN."""
+        return int(x.size // x.shape[self._axis(x)])
+
     def _labels(self, groups: Any, x: np.ndarray) -> np.ndarray:
         labels = np.asarray(groups)
+        if labels.dtype == object and all(isinstance(label, str) for label in labels.flat):
+            labels = labels.astype(str)  # as DataFrames have them
         if labels.shape != x.shape[:1]:
             raise ValueError(f"groups has shape {labels.shape}; expected one label per sample, {x.shape[:1]}")
         if self._axis(x) == 0:
             raise ValueError("feature_axis is the first one, along which groups are; expected another")
+        if labels.dtype == object or (labels.dtype.kind in "fmM" and np.isnan(labels).any()):
+            raise ValueError(f"groups has dtype {labels.dtype} or NaN in it; expected numbers, strings or dates")
+        known = getattr(self, "groups_", labels)
+        if (known.dtype.kind in "US") != (labels.dtype.kind in "US"):
+            raise ValueError(f"groups has dtype {labels.dtype}; expected labels like those before, {known.dtype}")
         return labels
 
     def _join_groups(self, labels: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ class ExtremaScaler(FeatureScaler):
             self._join(..., *self._extrema_of(piece.x), count)
         else:
             for piece in pieces:
-                self._join(piece.group, *self._extrema_of(piece.x), len(piece.x))
+                self._join(piece.group, *self._extrema_of(piece.x), self._count(piece.x))
         self._settle()
 
     def _extrema_of(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -71,7 +71,7 @@ class ExtremaScaler(FeatureScaler):
         joined[at] = choose(joined[at], value)
         setattr(self, name, joined)
 
-    def _count(self, at: Any, count: Any) -> None:
+    def _add(self, at: Any, count: Any) -> None:
         if "groups_" in vars(self):
             self.n_samples_seen_ = self.n_samples_seen_.copy()
             self.n_samples_seen_[at] += count
@@ -180,7 +180,7 @@ class MinMaxScaler(ExtremaScaler):
     def _join(self, at: Any, low: np.ndarray, high: np.ndarray, count: Any) -> None:
         self._put("data_min_", at, low, np.fmin)
         self._put("data_max_", at, high, np.fmax)
-        self._count(at, count)
+        self._add(at, count)
 
     def _low_high(self) -> tuple[np.ndarray, np.ndarray]:
         return self.data_min_, self.data_max_
@@ -281,7 +281,7 @@ class MaxAbsScaler(ExtremaScaler):
 
     def _join(self, at: Any, low: np.ndarray, high: np.ndarray, count: Any) -> None:
         self._put("max_abs_", at, np.fmax(np.abs(low), np.abs(high)), np.fmax)
-        self._count(at, count)
+        self._add(at, count)
 
     def _low_high(self) -> tuple[np.ndarray, np.ndarray]:
         return self.max_abs_, self.max_abs_

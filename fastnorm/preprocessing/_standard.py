@@ -274,6 +274,8 @@ class StandardScaler(FeatureScaler):
     def _affine(self, x: Any) -> Affine:
         del x
         center = self.mean_ if self.with_mean else None
+        if self.with_std and self.scale_ is None:
+            raise ValueError("this StandardScaler was fitted with with_std=False; expected another fit")
         residual = None
         if center is not None and self.residual_ is not None and self.residual_[0].tobytes() == center.tobytes():
             residual = self.residual_[1]

@@ -84,9 +84,9 @@ class SavedState:
         TypeError
             If `estimator` is not scikit-learn's class of that name.
         """
-        theirs = getattr(sklearn.preprocessing, cls.__name__)
+        theirs = _of_sklearn(cls)
         if not isinstance(estimator, theirs):
-            raise TypeError(f"estimator must be scikit-learn's {cls.__name__}, got {type(estimator).__name__}")
+            raise TypeError(f"estimator must be scikit-learn's {theirs.__name__}, got {type(estimator).__name__}")
         scaler = cls(**estimator.get_params())
         if "n_features_in_" in vars(estimator):
             scaler.__dict__.update(copy.deepcopy(fitted(estimator)))
@@ -108,7 +108,7 @@ class SavedState:
         """
         if hasattr(self, "groups_"):
             raise ValueError(f"scikit-learn's {type(self).__name__} has no groups")
-        kind = getattr(sklearn.preprocessing, type(self).__name__)
+        kind = _of_sklearn(type(self))
         known, ours = inspect.signature(kind).parameters, inspect.signature(type(self)).parameters
         params = self.get_params()
         beyond = [name for name, value in params.items() if name not in known and value != ours[name].default]
@@ -123,6 +123,12 @@ class SavedState:
         """Fill in what scikit-learn's estimator does not have."""
 
 
+def _of_sklearn(kind: type) -> Any:
+    """scikit-learn's class of the name of one of ours, or of the one that it is derived from."""
+    ours = next(base for base in kind.__mro__ if base.__module__.startswith(__package__ or ""))
+    return getattr(sklearn.preprocessing, ours.__name__)
+
+
 def fitted(estimator: Any) -> dict[str, Any]:
     """What an estimator has learnt: attributes whose name ends in an underscore, and those kept with them."""
     return {name: value for name, value in vars(estimator).items() if name.endswith("_") and name[:2] != "__"}
@@ -130,6 +136,12 @@ def fitted(estimator: Any) -> dict[str, Any]:
 
 def _packed(value: Any) -> Any:
     """A value as JSON knows it."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "mM":
+        return {
+            "dtype": str(value.dtype),
+            "shape": list(value.shape),
+            "values": value.astype(np.int64).ravel().tolist(),
+        }
     if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.dtype != object):
         return {"dtype": str(value.dtype), "shape": list(value.shape), "values": value.ravel().tolist()}
     if isinstance(value, (list, tuple)):
