@@ -113,6 +113,7 @@ cdef void begin(fn_job *job) noexcept:
     job.saved = NULL
     job.folded = NULL
     job.relu = job.given = 0
+    job.found = NULL
     job.dweight = job.dbias = NULL
     job.parameter_dtype = FN_F64
     job.slopes = NULL

@@ -84,7 +84,8 @@ cdef object run_local(fn_job *job, fn_driver driver, object x, object dy, const 
     return y
 
 
-cdef object p_norm(object x, object dy, object p, object axis, object eps, object out, bint checked):
+cdef object p_norm(object x, object dy, object p, object axis, object eps, object out, bint checked,
+                   int *found=NULL):
     cdef char reduced[FN_MAX_AXES]
     cdef fn_job job
     if not cnp.PyArray_CheckExact(x) or axis == () or not mark_axes(axis, cnp.PyArray_NDIM(x), reduced):
@@ -92,6 +93,7 @@ cdef object p_norm(object x, object dy, object p, object axis, object eps, objec
     begin(&job)
     if not number(p, &job.exponent) or not number(eps, &job.eps) or job.eps < 0:
         return None
+    job.found = found
     return run_local(&job, share_normalize, x, dy, reduced, out, checked)
 
 
@@ -118,6 +120,13 @@ cdef object response(object x, object dy, object size, object alpha, object beta
 def normalize_by_norm(x, p, axis, eps, out, bint checked=False):
     """As `normalize`, or None. `checked`: `out` was found to share no element with x, unless it is x."""
     return p_norm(x, None, p, axis, eps, out, checked)
+
+
+def normalize_telling(x, p, axis, eps, out):
+    """(y, flag) as `normalize_by_norm` with `checked`, or None. The flag is 0 where no norm is NaN, infinite or rare."""
+    cdef int found = 0
+    y = p_norm(x, None, p, axis, eps, out, True, &found)
+    return None if y is None else (y, found)
 
 
 def normalize_backward(dy, x, p, axis, eps):

@@ -177,7 +177,7 @@ enum fn_norm { FN_LAYER, FN_RMS, FN_RANGE };
 int64_t fn_block_rows(int64_t columns);
 
 /* What is not finite in x. */
-enum fn_found { FN_FOUND_NAN = 1, FN_FOUND_INFINITY = 2 };
+enum fn_found { FN_FOUND_NAN = 1, FN_FOUND_INFINITY = 2, FN_FOUND_UNUSUAL = 4 /* a norm of either, or a rare one */ };
 
 /* What an axis is to a job: kept; reduced, with weight and bias along it; reduced, with these repeated along it. */
 enum fn_role { FN_KEPT, FN_REDUCED, FN_SHARED };

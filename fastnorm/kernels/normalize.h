@@ -217,6 +217,7 @@ static void FN(fill_divisors)(const fn_job *job, const FN(extents) *from, int64_
   }
   for (int64_t j = 0; j < count; j++) all &= to->divisor[j] == to->divisor[j];
   to->all = all;
+  if (!all && job->found) __atomic_store_n(job->found, FN_FOUND_UNUSUAL, __ATOMIC_RELAXED);
 }
 
 /* Every divisor is left to the careful way. */

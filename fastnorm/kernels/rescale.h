@@ -146,8 +146,10 @@ static void FN(find_nonfinite)(const fn_job *job, int64_t lo, int64_t hi, void *
   const fn_array *array = &job->array[FN_X];
   const int direct = FN(native)(array) && step == (int64_t)sizeof(T);
   FN(found) found = {{0}, {0}};
-  for (int64_t unit = lo; unit < hi; unit++) {
-    const int64_t start = unit % chunks * FN_CHUNK, end = job->n - start < FN_CHUNK ? job->n : start + FN_CHUNK;
+  /* From the end on: what is about to be overwritten first is then still in the cache. */
+  for (int64_t left = job->outer * chunks - lo; left > job->outer * chunks - hi; left--) {
+    const int64_t unit = left - 1, start = unit % chunks * FN_CHUNK;
+    const int64_t end = job->n - start < FN_CHUNK ? job->n : start + FN_CHUNK;
     const char *x = fn_base(job, FN_X, unit / chunks, 0);
     if (__atomic_load_n(job->found, __ATOMIC_RELAXED) == (FN_FOUND_NAN | FN_FOUND_INFINITY)) return;
     for (int64_t at = start, count; at < end; at += count) {

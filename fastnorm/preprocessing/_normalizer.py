@@ -1,6 +1,6 @@
 """Samples of unit norm."""
 
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import sklearn.preprocessing
@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metadata_routing import UNUSED
 
-from fastnorm import _arguments, functional
+from fastnorm import _arguments, _ops
 
 from . import _input
 
@@ -82,7 +82,9 @@ class Normalizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             For NaN, infinite values and input of a wrong shape.
         """
         del y
-        self._checked(X, True)
+        x = self._checked(X, True)
+        if not sparse.issparse(x):
+            _input.refuse_nonfinite(x, nan=True)
         return self
 
     def fit_transform(self, X: Any, y: Any = None) -> Any:
@@ -136,9 +138,7 @@ class Normalizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def _checked(self, X: Any, reset: bool) -> Any:
         if reset:
             self._validate_params()
-        x = _input.check_input(self, X, reset=reset, accept_sparse="csr")
-        _refuse_nonfinite(x)
-        return x
+        return _input.check_input(self, X, reset=reset, accept_sparse="csr")
 
     def _apply(self, x: Any, given: Any, copy: bool, out: Any) -> Any:
         if sparse.issparse(x):
@@ -192,21 +192,23 @@ def normalize(X: Any, norm: str = "l2", *, axis: int = 1, copy: bool = True, ret
     if sparse.issparse(X):
         return sklearn.preprocessing.normalize(X, norm, axis=axis, copy=copy, return_norm=return_norm)
     x = _input.check_input(estimator, X, reset=True)
-    _refuse_nonfinite(x)
     norms = None
     if return_norm:
+        _input.refuse_nonfinite(x, nan=True)
         norms = np.linalg.norm(x, _ORDERS[norm], axis=axis)
         norms[norms == 0] = 1
     result = _scaled(x, norm, axis, _input.into(x, X, copy, None))
     return (result, norms) if return_norm else result
 
 
-def _refuse_nonfinite(x: Any) -> None:
-    if not sparse.issparse(x):
-        _input.refuse_nonfinite(x, nan=True)
-
-
 def _scaled(x: np.ndarray, norm: str, axis: int, out: np.ndarray | None) -> Any:
+    """Divide x by its norms. Where it is overwritten, it is read beforehand; else its norms tell whether to look."""
+    into = _arguments.output(out, x, _arguments.result_dtype(x))
+    if into is not None:
+        _input.refuse_nonfinite(x, nan=True)
     # No norm but 0 is below the least number of the type that it is computed in.
-    least = float(np.finfo(_arguments.compute_dtype(x)).smallest_subnormal)
-    return functional.normalize(x, _ORDERS[norm], axis, least, out=out)
+    least = 2.0**-1074 if _arguments.compute_dtype(x) == np.float64 else 2.0**-149
+    result, unusual = cast("tuple[Any, int]", _ops.normalize_telling(x, _ORDERS[norm], axis, least, into))
+    if unusual and into is None:
+        _input.refuse_nonfinite(x, nan=True)
+    return result if out is None else out
