@@ -72,7 +72,7 @@ static void FN(turn)(T *restrict to, int64_t to_stride, const T *restrict from, 
   for (; r + 4 <= rows; r += 4) {
     int64_t c = 0;
     for (int64_t k = 0; k < 4 * cols && from_stride == cols; k += 64 / (int64_t)sizeof(T)) /* rows that follow */
-      __builtin_prefetch((const char *)(from + r * cols + k) + 8192);
+      __builtin_prefetch((const char *)(from + r * cols + k) + 16384);
     for (; c + 4 <= cols; c += 4) {
       const quad a0 = *(const quad *)(const void *)(from + r * from_stride + c);
       const quad a1 = *(const quad *)(const void *)(from + (r + 1) * from_stride + c);

@@ -190,7 +190,8 @@ static void FN(measure_strip)(const fn_job *job, const T **x, int64_t *stride, c
 /* ---- divisors ---------------------------------------------------------------------------------------------------- */
 
 /* Sums become what is applied: the slope is w sum(dy y) for one unit of x (p = 2) or of its sign. */
-static void FN(fill_divisors)(const fn_job *job, const FN(extents) *from, int64_t count, FN(divisors) *to, int kind) {
+FN_INLINE void FN(fill_divisors_of)(const fn_job *job, const FN(extents) *from, int64_t count, FN(divisors) *to,
+                                    int kind, int with_slope) {
   const double eps = job->eps, none = __builtin_nan("");
   /* Squares of doubles that vanished do not matter where eps is the larger in any case. */
   const double least = FN_TYPE == FN_F32 || eps >= 0x1p-400 ? 0 : 0x1p-900;
@@ -200,13 +201,13 @@ static void FN(fill_divisors)(const fn_job *job, const FN(extents) *from, int64_
     const double root = sqrt(from->size[j]), square = kind & FN_SQUARES ? from->size[j] : 1;
     const double norm = kind & FN_SQUARES ? root : from->size[j], d = norm >= eps ? norm : eps;
     const double unit = kind & FN_SQUARES ? d : kind & FN_LARGEST ? (from->ties[j] > 0 ? from->ties[j] : 1) : 1;
-    const double dot = from->dot[j] / d, slope = norm >= eps ? dot / unit : 0;
+    const double dot = with_slope ? from->dot[j] / d : 0, slope = with_slope && norm >= eps ? dot / unit : 0;
     double held = d >= FN_LEAST_SCALE ? d : none;
     held = d <= FN_MOST_SCALE ? held : none;
     held = square >= least ? held : none;
     held = norm <= FN_MOST_SCALE ? held : none; /* not where eps is the larger of the two by being a number */
     held = from->ties[j] >= 0 ? held : none;
-    if (kind & FN_WITH_SLOPE) {
+    if (with_slope) {
       held = fabs(dot) <= FN_MOST_SCALE ? held : none;
       held = fabs(slope) <= FN_MOST_SCALE ? held : none;
       held = fabs(slope) >= FN_LEAST_SCALE || slope == 0 ? held : none;
@@ -218,6 +219,13 @@ static void FN(fill_divisors)(const fn_job *job, const FN(extents) *from, int64_
   for (int64_t j = 0; j < count; j++) all &= to->divisor[j] == to->divisor[j];
   to->all = all;
   if (!all && job->found) __atomic_store_n(job->found, FN_FOUND_UNUSUAL, __ATOMIC_RELAXED);
+}
+
+static void FN(fill_divisors)(const fn_job *job, const FN(extents) *from, int64_t count, FN(divisors) *to, int kind) {
+  if (kind & FN_WITH_SLOPE)
+    FN(fill_divisors_of)(job, from, count, to, kind, 1);
+  else
+    FN(fill_divisors_of)(job, from, count, to, kind, 0);
 }
 
 /* Every divisor is left to the careful way. */
