@@ -12,6 +12,7 @@ import sklearn.preprocessing as theirs
 from cases import supported_isas, threshold, uniform
 from memory import garbage, peak_growth
 from preprocessing import SCALERS, dense, gain, holed, shifted, sizes, table
+from scipy import sparse
 
 import fastnorm
 from fastnorm import _ops
@@ -552,6 +553,18 @@ def test_groups_that_do_not_fit_are_refused():
 
 
 # ---- outputs
+
+
+def test_sparse_samples_do_not_join_groups():
+    x = np.abs(table(np.float64)) + 1
+    for name in ("StandardScaler", "MaxAbsScaler"):
+        parameters = {"with_mean": False} if name == "StandardScaler" else {}
+        scaler = new(name, **parameters).fit(x, groups=np.arange(len(x)) % 2)
+        before = saved(scaler)
+        for call in (scaler.partial_fit, scaler.transform, scaler.inverse_transform):
+            with pytest.raises(ValueError, match="groups"):
+                call(sparse.csr_array(x))
+        assert saved(scaler) == before, name
 
 
 def test_out_takes_the_result_and_nothing_else():

@@ -254,6 +254,9 @@ class FeatureScaler(SavedState, OneToOneFeatureMixin, TransformerMixin, BaseEsti
                     delattr(self, name)
             first = "n_features_in_" not in vars(self)
             x = self._checked(X, reset=first, accept_sparse=self._sparse)
+            if not first and (groups is None) == ("groups_" in vars(self)):
+                how = "with groups; expected" if groups is None else "without groups; expected no"
+                raise ValueError(f"this {type(self).__name__} was fitted {how} groups")
             if sample_weight is not None:
                 sample_weight = _check_sample_weight(sample_weight, x, dtype=np.float64, ensure_non_negative=True)
             if sparse.issparse(x):
@@ -261,9 +264,6 @@ class FeatureScaler(SavedState, OneToOneFeatureMixin, TransformerMixin, BaseEsti
                     raise ValueError("groups are not supported with sparse input; expected a dense array")
                 self._learn_sparse(x, sample_weight)
                 return x
-            if not first and (groups is None) == ("groups_" in vars(self)):
-                how = "with groups; expected" if groups is None else "without groups; expected no"
-                raise ValueError(f"this {type(self).__name__} was fitted {how} groups")
             if sample_weight is not None and self._axis(x) == 0:
                 raise ValueError("feature_axis is the first one, along which sample_weight is; expected another")
             codes = None
@@ -372,7 +372,7 @@ class FeatureScaler(SavedState, OneToOneFeatureMixin, TransformerMixin, BaseEsti
         """Scale x, which `given` became when it was checked, or undo that. `finite`: it holds no infinity."""
         copy = self.copy if copy is None else copy
         if sparse.issparse(x):
-            if groups is not None or out is not None:
+            if groups is not None or out is not None or "groups_" in vars(self):
                 raise ValueError("groups and out are not supported with sparse input; expected a dense array")
             return self._apply_sparse(x.copy() if copy and x is given else x, inverse)
         codes = self._find_groups(groups, x)
