@@ -123,7 +123,7 @@ def normalize_by_norm(x, p, axis, eps, out, bint checked=False):
 
 
 def normalize_telling(x, p, axis, eps, out):
-    """(y, flag) as `normalize_by_norm` with `checked`, or None. The flag is 0 where no norm is NaN, infinite or rare."""
+    """(y, flag) as `normalize_by_norm`, checked, or None. The flag is 0 where no norm is NaN, infinite or rare."""
     cdef int found = 0
     y = p_norm(x, None, p, axis, eps, out, True, &found)
     return None if y is None else (y, found)
