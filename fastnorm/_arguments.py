@@ -116,7 +116,7 @@ def running(name: str, value: Any, channels: int, *, changed: bool) -> np.ndarra
         raise TypeError(f"{name} must be an array, which training changes in place, got {type(value).__name__}")
     if not value.flags.writeable:
         raise ValueError(f"{name} is read-only; expected a writeable array, which training changes in place")
-    if _overlaps_itself(value):
+    if overlaps_itself(value):
         raise ValueError(f"{name} has strides {value.strides}, so that numbers share memory; expected separate numbers")
     return value
 
@@ -302,7 +302,7 @@ def output(
         raise ValueError(f"{name} has shape {out.shape}; expected {x.shape}, the shape of x")
     if not out.flags.writeable:
         raise ValueError(f"{name} is read-only; expected a writeable array")
-    if _overlaps_itself(out):
+    if overlaps_itself(out):
         raise ValueError(f"{name} has strides {out.strides}, so that elements share memory; expected separate elements")
     result = np.asarray(out)
     for whose, value in (("x", x), *in_place):
@@ -366,7 +366,7 @@ def _is_same(a: np.ndarray, b: np.ndarray) -> bool:
     return bool(a.ctypes.data == b.ctypes.data and a.dtype == b.dtype and all(s == t for s, t in steps))
 
 
-def _overlaps_itself(x: np.ndarray) -> bool:
+def overlaps_itself(x: np.ndarray) -> bool:
     """Whether two elements may share memory. Axes by ascending stride, each must step past all that is inside it."""
     reach = x.itemsize
     for stride, size in sorted((abs(stride), size) for stride, size in zip(x.strides, x.shape, strict=True)):

@@ -131,6 +131,10 @@ class QuantileSketch:
 
     __copy__ = copy
 
+    def __getstate__(self) -> Any:
+        self._sort_in()
+        return None, {"_k": self._k, "_columns": self._columns, "_rows": None, "_filled": 0}
+
     @property
     def counts(self) -> np.ndarray:
         """How many values each feature has seen."""

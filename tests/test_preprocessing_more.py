@@ -1,5 +1,6 @@
 """What scalers do beyond scikit-learn's: streams, merges, groups, any axis, outputs, saved states, exactness, bits."""
 
+import copy
 import itertools
 import json
 from fractions import Fraction
@@ -565,6 +566,45 @@ def test_sparse_samples_do_not_join_groups():
             with pytest.raises(ValueError, match="groups"):
                 call(sparse.csr_array(x))
         assert saved(scaler) == before, name
+
+
+def test_a_scaler_of_wide_data_keeps_its_range_for_narrow_data():
+    scaler = new("MinMaxScaler").fit([[2.0**24], [2.0**24 + 3]])  # float32 does not hold the maximum
+    narrow = np.array([[2.0**24], [2.0**24 + 2]], np.float32)
+    assert np.allclose(scaler.transform(narrow), [[0], [2 / 3]], rtol=2.0**-22)
+    scaler = new("MinMaxScaler").fit([[1e9], [1e9 + 30]])  # nor that the two differ
+    assert np.allclose(scaler.transform(np.array([[1e9], [1e9 + 64]], np.float32)), [[0], [64 / 30]], rtol=2.0**-22)
+
+
+def test_parameters_are_those_of_the_scaler_that_is_merged_into():
+    x = table()
+    for name, mine in (
+        ("StandardScaler", {"ddof": 1}),
+        ("MinMaxScaler", {"feature_range": (0, 10)}),
+        ("RobustScaler", {"quantile_range": (0.0, 100.0)}),
+    ):
+        got = new(name, **mine).merge(new(name).partial_fit(x))
+        want = new(name, **mine).partial_fit(x)
+        np.testing.assert_allclose(got.scale_, want.scale_, rtol=2.0**-50, err_msg=name)
+        assert np.array_equal(got.transform(x), want.transform(x)), name
+    with pytest.raises(ValueError, match="other parameters"):
+        new("RobustScaler", quantile_range=(0.0, 100.0)).merge(new("RobustScaler").fit(x))
+
+
+def test_a_copy_of_a_scaler_learns_by_itself():
+    for name in SCALERS:
+        scaler = new(name).partial_fit(table())
+        before = saved(scaler)
+        copy.copy(scaler).partial_fit(table() + 1)
+        assert saved(scaler) == before, name
+
+
+def test_norms_are_right_at_the_ends_of_the_range():
+    x = np.array([[1e30, 1e30]], np.float32), np.array([[300, 300]], np.float16), np.array([[1e-200, 1e-200]])
+    for sample in x:
+        y, norm = ours.normalize(sample, return_norm=True)
+        assert np.allclose(norm, np.sqrt(2) * sample[0, 0].astype(np.float64), rtol=1e-3, atol=0)
+        assert np.allclose(y, np.sqrt(0.5), rtol=1e-3)
 
 
 def test_out_takes_the_result_and_nothing_else():

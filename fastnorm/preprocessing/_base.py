@@ -21,6 +21,7 @@ from . import _input
 from ._state import SavedState, fitted
 
 _BLOCK = 1 << 20  # elements that are brought together by group
+_NAMES = ("n_features_in_", "feature_names_in_")
 
 
 class Affine(NamedTuple):
@@ -197,7 +198,9 @@ class FeatureScaler(SavedState, OneToOneFeatureMixin, TransformerMixin, BaseEsti
         if not learnt:
             return self
         if not fitted(self):
-            self.__dict__.update(copies.deepcopy(learnt))
+            with _UnchangedOnError(self):
+                self.__dict__.update({name: learnt[name] for name in _NAMES if name in learnt})
+                self._absorb(other, self._join_groups(other.groups_) if "groups_" in learnt else None)
             return self
         _input.check_features(self, other.n_features_in_)
         names, others = getattr(self, "feature_names_in_", None), getattr(other, "feature_names_in_", None)
@@ -205,7 +208,7 @@ class FeatureScaler(SavedState, OneToOneFeatureMixin, TransformerMixin, BaseEsti
             raise ValueError(f"other was fitted to the features {list(others)}; expected {list(names)}")
         if ("groups_" in vars(self)) != ("groups_" in vars(other)):
             raise ValueError("one scaler was fitted with groups and the other without; expected both or neither")
-        with _Unless(self):
+        with _UnchangedOnError(self):
             where = self._join_groups(other.groups_) if "groups_" in vars(self) else None
             self._absorb(other, where)
         return self
@@ -247,7 +250,7 @@ class FeatureScaler(SavedState, OneToOneFeatureMixin, TransformerMixin, BaseEsti
 
     def _take(self, X: Any, reset: bool, groups: Any, sample_weight: Any = None) -> Any:
         """Learn from X and return it, checked. Whatever is refused leaves the scaler as it was."""
-        with _Unless(self):
+        with _UnchangedOnError(self):
             self._validate_params()
             if reset:
                 for name in fitted(self):
@@ -275,7 +278,7 @@ class FeatureScaler(SavedState, OneToOneFeatureMixin, TransformerMixin, BaseEsti
 
     def _checked(self, X: Any, *, reset: bool, accept_sparse: Any, names: bool = True) -> Any:
         """X as an array that kernels read, or a sparse one."""
-        if self.feature_axis is None:
+        if self.feature_axis is None or (hasattr(X, "columns") and self.feature_axis in (1, -1)):
             return _input.check_input(self, X, reset=reset, accept_sparse=accept_sparse, names=names)
         x = _input.check_input(self, X, reset=reset, ndim=None)
         count = x.shape[self._axis(x)]
@@ -301,17 +304,19 @@ class FeatureScaler(SavedState, OneToOneFeatureMixin, TransformerMixin, BaseEsti
 
     def _labels(self, groups: Any, x: np.ndarray) -> np.ndarray:
         labels = np.asarray(groups)
-        if labels.dtype == object and all(isinstance(label, str) for label in labels.flat):
-            labels = labels.astype(str)  # as DataFrames have them
+        if labels.dtype == object and len({type(label) for label in labels.flat}) == 1:
+            labels = np.array(labels.tolist())  # as DataFrames have them
         if labels.shape != x.shape[:1]:
             raise ValueError(f"groups has shape {labels.shape}; expected one label per sample, {x.shape[:1]}")
         if self._axis(x) == 0:
             raise ValueError("feature_axis is the first one, along which groups are; expected another")
-        if labels.dtype == object or (labels.dtype.kind in "fmM" and np.isnan(labels).any()):
+        kind = labels.dtype.kind
+        if kind not in "biufUmM" or (kind in "fmM" and np.isnan(labels).any()):
             raise ValueError(f"groups has dtype {labels.dtype} or NaN in it; expected numbers, strings or dates")
-        known = getattr(self, "groups_", labels)
-        if (known.dtype.kind in "US") != (labels.dtype.kind in "US"):
-            raise ValueError(f"groups has dtype {labels.dtype}; expected labels like those before, {known.dtype}")
+        known = getattr(self, "groups_", labels).dtype
+        alike = known.kind in "biu" and kind in "biu" and np.promote_types(known, labels.dtype).kind in "biu"
+        if known.kind != kind and not alike:
+            raise ValueError(f"groups has dtype {labels.dtype}; expected labels like those before, {known}")
         return labels
 
     def _join_groups(self, labels: np.ndarray) -> np.ndarray:
@@ -448,7 +453,7 @@ def rescale(x: np.ndarray, axis: int, affine: Affine, inverse: bool, out: np.nda
     return cast("tuple[Any, int]", result)
 
 
-class _Unless:
+class _UnchangedOnError:
     """A scaler that stays what it was unless all goes well."""
 
     def __init__(self, scaler: Any) -> None:

@@ -80,7 +80,8 @@ def refuse_nonfinite(x: np.ndarray, *, nan: bool = False) -> int:
 def into(x: np.ndarray, given: Any, copy: bool, out: Any) -> Any:
     """Where the result of x goes, which `given` became: `out`, x itself if that need not be copied, or None."""
     if out is None and not copy and isinstance(given, np.ndarray):
-        out = x if x.dtype == _arguments.result_dtype(x) and x.flags.writeable else None
+        fits = x.dtype == _arguments.result_dtype(x) and x.flags.writeable and not _arguments.overlaps_itself(x)
+        out = x if fits else None
     return out
 
 

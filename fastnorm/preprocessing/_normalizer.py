@@ -195,8 +195,11 @@ def normalize(X: Any, norm: str = "l2", *, axis: int = 1, copy: bool = True, ret
     norms = None
     if return_norm:
         _input.refuse_nonfinite(x, nan=True)
-        norms = np.linalg.norm(x, _ORDERS[norm], axis=axis)
+        wide = x.astype(np.float64)
+        power = np.frexp(np.abs(wide).max(axis, keepdims=True))[1]  # taken out, so that no square overflows or vanishes
+        norms = np.ldexp(np.linalg.norm(np.ldexp(wide, -power), _ORDERS[norm], axis=axis), power.squeeze(axis))
         norms[norms == 0] = 1
+        norms = norms.astype(_arguments.result_dtype(x))
     result = _scaled(x, norm, axis, _input.into(x, X, copy, None))
     return (result, norms) if return_norm else result
 

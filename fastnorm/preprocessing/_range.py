@@ -124,6 +124,8 @@ class MinMaxScaler(ExtremaScaler):
         Names of the columns, if the data had any.
     groups_ : ndarray of shape (n_groups,)
         Sorted labels, if fitted with groups.
+    fitted_range_ : tuple (low, high)
+        The range that was asked for by the last `fit` or `partial_fit`.
 
     See Also
     --------
@@ -152,7 +154,8 @@ class MinMaxScaler(ExtremaScaler):
         "feature_axis": [Integral, None],
     }
     _extrema = ("data_min_", "data_max_")
-    _saved = (*_extrema, "data_range_", "scale_", "min_", "n_samples_seen_")
+    _beyond = ("fitted_range_",)
+    _saved = (*_extrema, "data_range_", "scale_", "min_", "n_samples_seen_", *_beyond)
 
     def __init__(
         self,
@@ -168,7 +171,10 @@ class MinMaxScaler(ExtremaScaler):
         self.feature_axis = feature_axis
 
     def _checked(self, X: Any, *, reset: bool, accept_sparse: Any, names: bool = True) -> Any:
-        low, high = self.feature_range
+        try:
+            low, high = map(float, self.feature_range)
+        except (TypeError, ValueError):
+            raise ValueError(f"feature_range must be a tuple of two numbers, got {self.feature_range!r}") from None
         if not low < high:
             raise ValueError(
                 f"Minimum of desired feature range must be smaller than maximum. Got {self.feature_range}."
@@ -194,23 +200,33 @@ class MinMaxScaler(ExtremaScaler):
             scale = (high - low) / np.where(length == 0, 1, length)
             self.data_range_, self.scale_ = length.astype(dtype), scale.astype(dtype)
             self.min_ = (low - least * scale).astype(dtype)
+        self.fitted_range_ = self.feature_range
+
+    def _adopt(self) -> None:
+        self.fitted_range_ = self.feature_range
 
     def _affine(self, x: np.ndarray) -> Affine:
-        low, high = (float(end) for end in self.feature_range)
-        ends = (low, high) if self.clip else (-np.inf, np.inf)
-        shift = None if low == 0 else np.full(self.scale_.shape, low)
+        ends = tuple(map(float, self.feature_range)) if self.clip else (-np.inf, np.inf)
         if "data_min_" not in vars(self):  # set by hand
             return Affine(None, None, 1 / np.asarray(self.scale_, np.float64), np.asarray(self.min_, np.float64), *ends)
+        low, high = map(float, self.fitted_range_)
+        shift = None if low == 0 else np.full(self.scale_.shape, low)
         least = self.data_min_.astype(np.float64, copy=False)
         return Affine(least, None, self._divisor(_arguments.compute_dtype(x).type, low, high), shift, *ends)
 
     def _divisor(self, dtype: Any, low: float, high: float) -> np.ndarray:
-        """What maps the length of each feature to that of the range, and its maximum not above the upper end."""
+        """What maps the length of each feature to that of the range, and its maximum not above the upper end.
+
+        Data of another dtype than was learnt from do not reach the ends where these are not of their dtype.
+        """
+        least, most = self.data_min_.astype(np.float64), self.data_max_.astype(np.float64)
         with np.errstate(all="ignore"):
-            length = self.data_max_.astype(dtype) - self.data_min_.astype(dtype)
-            divisor = (np.where(length == 0, 1, length) / dtype(high - low)).astype(dtype, copy=False)
+            reached = (least.astype(dtype) == least) & (most.astype(dtype) == most)
+            top = most.astype(dtype) - least.astype(dtype)
+            length = np.where(reached, top, most - least)
+            divisor = (np.where(length == 0, 1, length) / (high - low)).astype(dtype)
             for _ in range(2):
-                above = length / divisor + dtype(low) > dtype(high)
+                above = reached & (top / divisor + dtype(low) > dtype(high))
                 if not above.any():
                     break
                 divisor = np.where(above, np.nextafter(divisor, dtype(np.inf)), divisor)

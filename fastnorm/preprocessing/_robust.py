@@ -5,14 +5,14 @@ from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtri
 from sklearn.utils.metaestimators import available_if
 
 from fastnorm import _ops
 from fastnorm._quantiles import QuantileSketch
 
 from . import _input
-from ._base import Affine, FeatureScaler, Piece, _Unless, along_axis
+from ._base import Affine, FeatureScaler, Piece, _UnchangedOnError, along_axis
 
 __all__ = ["RobustScaler", "robust_scale"]
 
@@ -21,6 +21,7 @@ _MEDIAN = 0.5
 
 
 def _can_go_on(scaler: Any) -> bool:
+    """Whether there is something to add to. What `_sketch` raises becomes the cause of the AttributeError."""
     return "sketch_" not in vars(scaler) or scaler._sketch() is not None
 
 
@@ -68,7 +69,8 @@ class RobustScaler(FeatureScaler):
     -----
     Quantiles are interpolated between order statistics in double precision, as by ``numpy.nanpercentile``. After
     `partial_fit` they are those of the sketch, and found anew by each call: give it some thousand samples at a time.
-    The sketch depends on the data and their order alone, not on how they are divided among calls. A scaler fitted by
+    Extrema and quantiles are exact, so that only features of which both quantiles are equal have a scale of 1. The
+    sketch depends on the data and their order alone, not on how they are divided among calls. A scaler fitted by
     `fit` has none, so that neither `partial_fit` nor `merge` can add to it.
 
     Examples
@@ -168,7 +170,7 @@ class RobustScaler(FeatureScaler):
             After `fit`, which keeps no sketch to go on with: there is no such method then.
         """
         del y
-        with _Unless(self):
+        with _UnchangedOnError(self):
             if "n_features_in_" not in vars(self):
                 self.sketch_ = QuantileSketch()
             self._take(X, False, None)
@@ -263,7 +265,7 @@ class RobustScaler(FeatureScaler):
             _input.refuse(flags, x)
             self._settle(values, None)
         else:
-            sketch = self._sketch()
+            sketch = self._sketch().copy()
             _input.refuse_nonfinite(x)
             for rows in _tables(np.moveaxis(x, axis, -1)):
                 sketch.update(rows)
@@ -275,7 +277,7 @@ class RobustScaler(FeatureScaler):
             raise ValueError("Cannot center sparse matrices: pass `with_centering=False` instead.")
         probabilities = self._probabilities()
         if "sketch_" in vars(self):
-            sketch, rows = self._sketch(), x.tocsr()
+            sketch, rows = self._sketch().copy(), x.tocsr()
             count = max(1, _BLOCK // x.shape[1])
             for start in range(0, x.shape[0], count):
                 sketch.update(rows[start : start + count].toarray())
@@ -292,7 +294,13 @@ class RobustScaler(FeatureScaler):
 
     def _absorb(self, other: Self, where: np.ndarray | None) -> None:
         del where
-        sketch = self._sketch().copy().merge(other._sketch())
+        if "sketch_" not in vars(self) and other.sketch_ is None:  # nothing joins what `fit` found
+            if {**self.get_params(), "copy": other.copy} != other.get_params():
+                raise ValueError("other was fitted by fit with other parameters; expected one fitted by partial_fit")
+            self.center_, self.scale_, self.sketch_ = other.center_, other.scale_, None
+            return
+        mine = self._sketch().copy() if "sketch_" in vars(self) else QuantileSketch()
+        sketch = mine.merge(other._sketch())
         self._settle(sketch.quantile(self._probabilities()), sketch)
 
     def _adopt(self) -> None:
@@ -319,12 +327,14 @@ class RobustScaler(FeatureScaler):
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 self.scale_ = np.where(high == low, 1.0, high - low)
                 if self.unit_variance:
-                    first, last = stats.norm.ppf([q / 100 for q in self.quantile_range])
+                    first, last = ndtri([q / 100 for q in self.quantile_range])
                     self.scale_ = self.scale_ / (last - first)
 
     def _affine(self, x: Any) -> Affine:
         del x
-        return Affine(self.center_, None, self.scale_)
+        if (self.with_centering and self.center_ is None) or (self.with_scaling and self.scale_ is None):
+            raise ValueError("this RobustScaler was fitted without centering or scaling; expected another fit")
+        return Affine(self.center_ if self.with_centering else None, None, self.scale_ if self.with_scaling else None)
 
 
 def _tables(x: np.ndarray) -> Iterator[np.ndarray]:

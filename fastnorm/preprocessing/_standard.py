@@ -48,7 +48,8 @@ class StandardScaler(FeatureScaler):
     scale_ : ndarray of shape (n_features,), float64, or None
         Standard deviation; 1 for constant features.
     n_samples_seen_ : int, or ndarray of shape (n_features,)
-        Number of values, or sum of the weights, of each feature if it is not the same for all.
+        Number of values, or sum of the weights, of each feature if it is not the same for all; one, or one row, for
+        each group if fitted with groups.
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -69,7 +70,8 @@ class StandardScaler(FeatureScaler):
     The variance has a relative error bound, also where it is that of the last digits of a large mean. So a feature is
     constant where its variance is exactly 0, and no threshold is needed: 14.62 repeated becomes zeros, and values that
     differ by 1e-13 are scaled. Statistics that come from sparse arrays or from scikit-learn are not as accurate; there
-    a variance below the rounding error of the sums counts as 0, as in scikit-learn.
+    a variance below the rounding error of the sums counts as 0, as in scikit-learn. Standard deviations have to be
+    above 1e-154 and below 1e154, where their squares are doubles.
 
     Chan, Golub, LeVeque, "Algorithms for Computing the Sample Variance", The American Statistician 37 (1983).
 
@@ -230,7 +232,8 @@ class StandardScaler(FeatureScaler):
         moments = self._kept()
         for at, theirs in zip([0] if where is None else where, other.moments_, strict=True):
             moments[at] = moments[at] + theirs
-        self._settle(moments, self._is_weighted() or other._is_weighted(), self.rounded_ or other.rounded_)
+        rounded = getattr(self, "rounded_", False) or other.rounded_
+        self._settle(moments, self._is_weighted() or other._is_weighted(), rounded)
 
     def _spread_groups(self, where: np.ndarray, count: int) -> None:
         moments = [Moments() for _ in range(count)]
@@ -257,7 +260,8 @@ class StandardScaler(FeatureScaler):
         self.mean_ = self.var_ = self.scale_ = self.residual_ = None
         count = self._stacked([np.broadcast_to(m.count, self.n_features_in_) for m in moments])
         count = count if weighted else count.astype(np.int64)
-        self.n_samples_seen_ = count.flat[0] if (count == count.flat[0]).all() else count
+        each = count[..., 0]  # of each group, or of all
+        self.n_samples_seen_ = each[()] if (count == each[..., None]).all() else count
         if self.with_mean or self.with_std:
             self.mean_ = self._stacked([m.mean for m in moments])
             self.residual_ = (self.mean_, self._stacked([m._mean_lo() for m in moments]))

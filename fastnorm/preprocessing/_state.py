@@ -60,6 +60,9 @@ class SavedState:
         learnt = {name: _unpacked(value) for name, value in state["fitted"].items()}
         if learnt:
             missing = [name for name in ("n_features_in_", *cls._saved) if name not in learnt]
+            names = ("n_features_in_", "feature_names_in_", "groups_", *cls._saved)
+            if unknown := [name for name in learnt if name not in names]:
+                raise ValueError(f"state['fitted'] has {', '.join(unknown)}; expected what to_dict gives")
             if missing:
                 raise ValueError(f"state['fitted'] lacks {', '.join(missing)}; expected what to_dict gives")
         scaler.__dict__.update(learnt)
@@ -86,7 +89,7 @@ class SavedState:
         """
         theirs = _of_sklearn(cls)
         if not isinstance(estimator, theirs):
-            raise TypeError(f"estimator must be scikit-learn's {theirs.__name__}, got {type(estimator).__name__}")
+            raise TypeError(f"estimator must be scikit-learn's {theirs.__name__}, got {type(estimator)}")
         scaler = cls(**estimator.get_params())
         if "n_features_in_" in vars(estimator):
             scaler.__dict__.update(copy.deepcopy(fitted(estimator)))
