@@ -1,9 +1,11 @@
 """Replacing `sklearn.preprocessing` by `fastnorm.preprocessing` in an import line changes no result and no refusal."""
 
 import copy
+import doctest
 import inspect
 import pickle
 import re
+import sys
 
 import numpy as np
 import pandas as pd
@@ -701,3 +703,10 @@ def test_importing_fastnorm_imports_neither_scikit_learn_nor_scipy():
     code = "import sys, fastnorm; print(sorted({'sklearn', 'scipy', 'pandas', 'joblib'} & set(sys.modules)))"
     assert run_fresh(code) == "[]"
     assert fastnorm.preprocessing is ours
+
+
+def test_examples_in_docstrings_give_what_they_show():
+    modules = {sys.modules[value.__module__] for value in vars(ours).values() if hasattr(value, "__module__")}
+    results = [doctest.testmod(module) for module in modules]
+    assert sum(result.attempted for result in results) >= 20
+    assert not any(result.failed for result in results)

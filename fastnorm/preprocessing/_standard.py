@@ -87,7 +87,7 @@ class StandardScaler(FeatureScaler):
     Work that was divided is merged:
 
     >>> halves = StandardScaler().fit([[0.0], [2.0]]) + StandardScaler().fit([[4.0]])
-    >>> halves.mean_, halves.n_samples_seen_
+    >>> halves.mean_, int(halves.n_samples_seen_)
     (array([2.]), 3)
     """
 
