@@ -30,10 +30,8 @@ def check_input(
         else:
             check_features(estimator, X.shape[1])
         return X
-    # Integers stay what they are, which saves a copy; all else that is not a float becomes one.
-    dtype = None if isinstance(X, np.ndarray) and X.dtype.kind in "biu" else _FLOATS
-    if getattr(X, "dtype", None) is not None and _is_bfloat16(X.dtype):
-        dtype = None
+    # What kernels read stays what it is, which saves a copy of integers; all else becomes a float.
+    dtype = None if isinstance(X, np.ndarray) and _is_native(X.dtype) else _FLOATS
     options = {"accept_sparse": accept_sparse, "dtype": dtype, "ensure_all_finite": False}
     if sparse.issparse(X):
         options["ensure_all_finite"] = "allow-nan" if get_tags(estimator).input_tags.allow_nan else True
@@ -70,11 +68,9 @@ def refuse(flags: int, x: np.ndarray, *, nan: bool = False) -> None:
         raise ValueError(f"Input X contains infinity or a value too large for {x.dtype!r}.")
 
 
-def refuse_nonfinite(x: np.ndarray, *, nan: bool = False) -> int:
-    """Likewise, where x has not been read yet. Returns what was found."""
-    flags = cast("int", _ops.find_nonfinite(x))
-    refuse(flags, x, nan=nan)
-    return flags
+def refuse_nonfinite(x: np.ndarray, *, nan: bool = False) -> None:
+    """Likewise, where x has not been read yet."""
+    refuse(cast("int", _ops.find_nonfinite(x)), x, nan=nan)
 
 
 def into(x: np.ndarray, given: Any, copy: bool, out: Any) -> Any:
@@ -86,8 +82,4 @@ def into(x: np.ndarray, given: Any, copy: bool, out: Any) -> Any:
 
 
 def _is_native(dtype: np.dtype[Any]) -> bool:
-    return dtype.char in "efd" or dtype.kind in "biu" or _is_bfloat16(dtype)
-
-
-def _is_bfloat16(dtype: Any) -> bool:
-    return getattr(dtype, "name", "") == "bfloat16" and _arguments.is_float(dtype)
+    return dtype.kind in "biu" or _arguments.is_float(dtype)
