@@ -1,6 +1,6 @@
 """Doors of pictures: constants of channels, and pixels that become normalized floats or the other way round."""
 
-from libc.math cimport fma, rint
+from libc.math cimport fma, isfinite, rint
 
 # Pictures of fewer elements than so many times the work threshold are left to one thread: who loads data prepares many
 # of them side by side.
@@ -11,12 +11,16 @@ cdef enum:
     HWC = 0, CHW = 1, EITHER = 2
 
 
-def fold_picture(double[::1] mean, double[::1] std, double scale, double unit):
+def fold_picture(cnp.ndarray means not None, cnp.ndarray stds not None, double scale, double unit):
     """The constants of `picture` as float64 of shape (5, C): center, center_lo and factor of normalizing, offset and
-    gain of restoring. What is stored counts in `unit` parts; NaN: it is multiplied by `scale`."""
-    cdef Py_ssize_t channels = mean.shape[0], c
-    cdef cnp.ndarray folded = numpy.empty((FOLDS, channels))
+    gain of restoring; None if one is not finite. What is stored counts in `unit` parts; NaN: it is multiplied by
+    `scale`. The arrays are contiguous, of float64 and of one size."""
+    cdef int64_t channels = cnp.PyArray_SIZE(means), c
+    cdef cnp.npy_intp[2] shape = [FOLDS, channels]
+    cdef cnp.ndarray folded = cnp.PyArray_EMPTY(2, shape, cnp.NPY_FLOAT64, 0)
     cdef double *to = <double *>cnp.PyArray_DATA(folded)
+    cdef const double *mean = <const double *>cnp.PyArray_DATA(means)
+    cdef const double *std = <const double *>cnp.PyArray_DATA(stds)
     cdef double center, rest, level, gain
     cdef bint counts = unit == unit
     for c in range(channels):
@@ -31,6 +35,8 @@ def fold_picture(double[::1] mean, double[::1] std, double scale, double unit):
         to[FOLD_CENTER_LO * channels + c] = rest
         to[FOLD_FACTOR * channels + c] = 1 / gain
         to[FOLD_GAIN * channels + c] = gain
+        if not (isfinite(center) and isfinite(rest) and isfinite(gain) and isfinite(1 / gain)):
+            return None
     return folded
 
 
@@ -112,8 +118,8 @@ cdef cnp.ndarray picture_result(object out, int ndim, cnp.npy_intp *shape, int t
     return out if checked or (apart(x, out) and spreads_out(out)) else None
 
 
-def picture(x, folded, dtype, int order, bint channels_first, bint swap, out=None, bint inverse=False,
-            bint checked=False):
+def picture(x, cnp.ndarray folded not None, cnp.dtype dtype not None, int order, bint channels_first, bint swap,
+            out=None, bint inverse=False, bint checked=False):
     """Pixels normalized, or restored, with constants from `fold_picture`; None for anything unusual.
 
     `order` tells whether channels come first in x (2: where only that fits the constants), `channels_first` whether in
@@ -126,13 +132,11 @@ def picture(x, folded, dtype, int order, bint channels_first, bint swap, out=Non
     cdef cnp.npy_intp shape[4]
     cdef int64_t channels
     cdef int ndim, typenum
-    if not (cnp.PyArray_CheckExact(x) and cnp.PyArray_CheckExact(folded) and isinstance(dtype, cnp.dtype)):
+    if not cnp.PyArray_CheckExact(x):
         return None
     source = x
-    typenum = (<cnp.dtype>dtype).type_num
+    typenum = dtype.type_num
     if pixel_storage(cnp.PyArray_TYPE(source)) < 0 or pixel_storage(typenum) < 0:
-        return None
-    if cnp.PyArray_TYPE(folded) != cnp.NPY_FLOAT64 or cnp.PyArray_NDIM(folded) != 2 or cnp.PyArray_DIM(folded, 0) != FOLDS:
         return None
     channels = cnp.PyArray_DIM(folded, 1)
     if not split_axes(source, order == CHW, size, x_step):

@@ -43,27 +43,38 @@ static void fn_cut_factor(fn_palette *by, int64_t c, double most) {
   by->center_lo[c] = (float)(factor - cut);
 }
 
+/* Of each channel. */
 static void fn_fill_palette(const fn_job *job, fn_palette *by) {
   const int dtype = job->array[FN_X].dtype;
-  const int64_t channels = job->inner.size;
   const double most = dtype == FN_U8 ? 255 : 65535;
+  const int64_t channels = job->inner.size;
   by->in_float = (dtype == FN_U8 || dtype == FN_U16) && !job->inverse;
-  by->quotients = by->in_float;
+  by->quotients = 1;
+  for (int64_t c = 0; c < channels; c++) {
+    const int64_t from = c % job->period;
+    const double center = job->center[from], rest = job->center_lo ? job->center_lo[from] : 0,
+                 factor = job->scale[from];
+    by->wide_center[c] = center;
+    by->wide_center_lo[c] = rest;
+    by->wide_factor[c] = factor;
+    by->in_float &= fabs(center) <= 0x1p20 && fabs(factor) >= 0x1p-60 && fabs(factor) <= 0x1p100;
+    by->quotients &= center == 0 && rest == 0;
+  }
+  for (int64_t c = 0; c < channels && by->in_float; c++) (by->quotients ? fn_cut_factor : fn_cut_center)(by, c, most);
+}
+
+/* And again and again: rows of a vector and of pixels that are long enough for a loop. */
+static void fn_repeat_palette(fn_palette *by, int64_t channels) {
   by->wide = channels <= FN_TILE / 16 ? 16 * channels : channels;
   while (by->wide <= FN_TILE / 16) by->wide *= 2;
-  for (int64_t j = 0; j < by->wide; j++) {
-    const int64_t c = j % channels % job->period;
-    by->wide_center[j] = job->center[c];
-    by->wide_center_lo[j] = job->center_lo ? job->center_lo[c] : 0;
-    by->wide_factor[j] = job->scale[c];
+  for (int64_t j = channels; j < by->wide; j++) {
+    by->center[j] = by->center[j - channels];
+    by->center_lo[j] = by->center_lo[j - channels];
+    by->factor[j] = by->factor[j - channels];
+    by->wide_center[j] = by->wide_center[j - channels];
+    by->wide_center_lo[j] = by->wide_center_lo[j - channels];
+    by->wide_factor[j] = by->wide_factor[j - channels];
   }
-  for (int64_t j = 0; j < channels; j++) {
-    const double factor = fabs(by->wide_factor[j]);
-    by->in_float &= fabs(by->wide_center[j]) <= 0x1p20 && factor >= 0x1p-60 && factor <= 0x1p100;
-    by->quotients &= by->wide_center[j] == 0 && by->wide_center_lo[j] == 0;
-  }
-  by->quotients &= by->in_float;
-  for (int64_t j = 0; j < by->wide && by->in_float; j++) (by->quotients ? fn_cut_factor : fn_cut_center)(by, j, most);
 }
 
 /* ---- runs of one channel, or of whole pixels --------------------------------------------------------------------- */
@@ -206,8 +217,8 @@ static inline fn_pixel_floats fn_pick_channel(fn_pixel_bytes bytes, fn_pixel_byt
 #else
 typedef __m256i fn_pixel_bytes;
 static inline fn_pixel_bytes fn_load_pixels(const uint8_t *x, const fn_pixels *by) { /* up to 3 bytes too many */
-  const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32((int)(by->reach + 3) / 4),
-                                          _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  const __m256i mask =
+      _mm256_cmpgt_epi32(_mm256_set1_epi32((int)(by->reach + 3) / 4), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   const __m256i bytes = _mm256_maskload_epi32((const int *)(const void *)x, mask);
   return _mm256_permutevar8x32_epi32(bytes, _mm256_loadu_si256((const __m256i *)(const void *)by->lanes));
 }
@@ -310,9 +321,9 @@ static inline int64_t fn_channel_offset(const fn_job *job, int64_t c) {
 
 /* How a picture is walked. */
 typedef struct {
-  int along;      /* pixels of all channels follow each other in x and y alike */
-  int in_pixels;  /* x by whole pixels */
-  int in_place;   /* and y by whole lines past the cache, or where floats can be stored */
+  int along;     /* pixels of all channels follow each other in x and y alike */
+  int in_pixels; /* x by whole pixels */
+  int in_place;  /* and y by whole lines past the cache, or where floats can be stored */
   int past_cache;
   int64_t step[2], channel[2]; /* from pixel to pixel and from channel to channel, in x and y */
   int64_t first;               /* of the bytes of a pixel */
@@ -328,8 +339,8 @@ static fn_walk fn_plan_walk(const fn_job *job) {
   const int64_t x_size = fn_size_of(job->array[FN_X].dtype), y_size = fn_size_of(job->array[FN_Y].dtype);
   fn_walk walk = {.step = {fn_step(job, FN_X), fn_step(job, FN_Y)},
                   .channel = {job->inner.step[FN_X], job->inner.step[FN_Y]}};
-  walk.along = channels > 1 && !job->swap && walk.channel[0] == x_size &&
-               walk.channel[1] == y_size && walk.step[0] == channels * x_size && walk.step[1] == channels * y_size;
+  walk.along = channels > 1 && !job->swap && walk.channel[0] == x_size && walk.channel[1] == y_size &&
+               walk.step[0] == channels * x_size && walk.step[1] == channels * y_size;
   return walk;
 }
 
@@ -434,6 +445,7 @@ static void fn_pictures(const fn_job *job, int64_t lo, int64_t hi, void *scratch
   const int64_t chunks = (job->n + job->chunk - 1) / job->chunk;
   fn_fill_palette(job, by);
   fn_walk walk = fn_plan_walk(job);
+  if (walk.along) fn_repeat_palette(by, job->inner.size);
 #if defined(FN_HAS_PIXELS)
   fn_plan_pixels(job, by, &walk);
 #endif
