@@ -130,7 +130,7 @@ def as_picture(name: str, value: Any) -> np.ndarray:
         raise TypeError(f"{name} has dtype {x.dtype}; expected {_STORED}: {hint}")
     if x.ndim not in (2, 3, 4):
         raise ValueError(f"{name} has shape {x.shape}; expected two dimensions (HW), three, or four for a batch")
-    return x
+    return x.view(np.uint8) != 0 if x.dtype == np.bool else x  # the bytes of Pillow's True are 255
 
 
 def unit(dtype: np.dtype) -> int:
