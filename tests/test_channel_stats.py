@@ -40,6 +40,7 @@ def check(got, pixels, scale, ddof=0):
     """The bounds that statistics have; scaling rounds once more, and the twin rounds each scaled pixel."""
     mean, std = got
     assert (mean.dtype, std.dtype) == (np.float64, np.float64)
+    assert not (std < 0).any()
     reference.assert_mean_var(mean, std**2, pixels * scale, 0, ddof)
 
 
@@ -74,14 +75,16 @@ def test_statistics_are_those_of_all_pixels_together():
 
 @pytest.mark.parametrize("dtype", LEVELS, ids=str)
 def test_levels_give_exact_statistics(dtype):
-    images, white = pictures(dtype), np.iinfo(dtype).max
-    mean, std = channel_stats(images, ddof=1)
-    for i, column in enumerate(table(images).T):
-        exact, var = reference.exact_mean_var(column, ddof=1)
-        # sums carry what a double lacks, so the last rounding is the only one to speak of
-        assert reference.ulps(mean[i], exact / white) <= 1
-        # 64 eps of the variance are 32 of its root, which is rounded, and once more when it is divided
-        assert abs(Fraction(std[i]) / reference.root(var / white**2) - 1) <= 33 * EPS
+    white = np.iinfo(dtype).max
+    for seed in range(200):
+        images = [uniform((1 + seed % 7, 1 + seed % 11, 2), dtype, seed), uniform((3, 1 + seed % 5, 2), dtype, 999 - seed)]
+        mean, std = channel_stats(images, ddof=1)
+        for i, column in enumerate(table(images).T):
+            exact, var = reference.exact_mean_var(column, ddof=1)
+            # The mean comes in two doubles, so that dividing it rounds once: less than an ulp is lost in all.
+            assert reference.ulps(mean[i], exact / white) <= 1
+            # 64 eps of the variance are 32 of its root, which is rounded, and once more when it is divided.
+            assert abs(Fraction(std[i]) / reference.root(var / white**2) - 1) <= 33 * EPS
 
 
 def test_a_constant_has_its_level_as_mean_and_no_deviation():
@@ -367,7 +370,7 @@ def test_errors_name_the_picture(tmp_path):
     assert asked == []
 
 
-def test_errors_of_files_name_the_file(tmp_path):
+def test_errors_of_files_name_the_file(tmp_path, monkeypatch):
     image = pytest.importorskip("PIL.Image")
     good, cut, text, wide, missing = (tmp_path / f"{name}.png" for name in ("good", "cut", "text", "wide", "missing"))
     x = uniform((64, 64, 3), np.uint8)
@@ -384,6 +387,17 @@ def test_errors_of_files_name_the_file(tmp_path):
         channel_stats([uniform((5, 5, 4), np.uint8), good])
     with pytest.raises(TypeError, match=r"images is a single Image; .*\[images\]"):
         channel_stats(image.fromarray(x))
+
+    def decoder(error):
+        def fail(_path):
+            raise error
+
+        return fail
+
+    for error, kind in ((SyntaxError("broken chunk"), OSError), (MemoryError(), MemoryError)):
+        monkeypatch.setattr(image, "open", decoder(error))
+        with pytest.raises(kind, match="good.png" if kind is OSError else None):
+            channel_stats([good])
     palette = image.fromarray(x).quantize(32)
     for value in (palette, [palette, palette], palette.convert("PA")):
         with pytest.raises(ValueError, match=r'images\[0\] has mode "PA?", .*\.convert\("RGB"\)'):
