@@ -1,0 +1,202 @@
+/* Lines of pictures: the constants of channels, and stored numbers that become floats with them.
+ *
+ * Bytes and words are computed in float, all else in double. In float, `center` is cut to so few digits that x - center
+ * is exact, and the rest of it is taken away next; three roundings remain, so y is within 3 ulp of its formula, also
+ * where x is close to the mean. Where all centers are 0 it is the factor that is cut: quotients are rounded correctly.
+ */
+
+enum { FN_PICTURE_TILE = FN_TILE / 4 }; /* pixels of few channels */
+
+/* Constants of the channels in the order of x, repeated up to `wide` elements, and tiles. */
+typedef struct {
+  float center[FN_TILE], center_lo[FN_TILE], factor[FN_TILE]; /* center and center_lo: of quotients, the cut factor */
+  double wide_center[FN_TILE], wide_center_lo[FN_TILE], wide_factor[FN_TILE];
+  double source[FN_TILE];
+  float flat[FN_TILE], planes[FN_TILE];
+  uint16_t stored[FN_TILE];
+  int64_t wide;
+  double most;   /* the way back: the largest integer */
+  int in_float;  /* x is bytes or words, and float holds the constants */
+  int quotients; /* all centers are 0 */
+  int whole;     /* the way back leads to integers */
+} fn_palette;
+
+/* ---- constants --------------------------------------------------------------------------------------------------- */
+
+/* Where channel j of x stands in y, and the other way round. */
+static inline int64_t fn_swapped(const fn_job *job, int64_t j) { return job->swap && j < 3 ? 2 - j : j; }
+
+/* center + center_lo in float: the first a multiple of what makes x - center exact. */
+static void fn_cut_center(fn_palette *by, int64_t c, double most) {
+  const double center = by->wide_center[c];
+  double unit = (most + 1) * 0x1p-24;
+  while (fabs(center) > unit * 0x1p24 || fabs(most - center) > unit * 0x1p24) unit *= 2;
+  const double shift = 0x1.8p52 * unit, cut = (center + shift) - shift;
+  by->center[c] = (float)cut;
+  by->center_lo[c] = (float)((center - cut) + by->wide_center_lo[c]);
+  by->factor[c] = (float)by->wide_factor[c];
+}
+
+/* The factor in two parts: the first of so few digits that its products with x are exact. */
+static void fn_cut_factor(fn_palette *by, int64_t c, double most) {
+  const double factor = by->wide_factor[c], shift = factor * (0x1p29 * (most + 1) + 1);
+  const double cut = shift - (shift - factor);
+  by->center[c] = (float)cut;
+  by->center_lo[c] = (float)(factor - cut);
+}
+
+static void fn_fill_palette(const fn_job *job, fn_palette *by) {
+  const int dtype = job->array[FN_X].dtype, stored = job->array[FN_Y].dtype;
+  const double most = dtype == FN_U8 ? 255 : 65535;
+  const int64_t channels = job->inner.size;
+  by->whole = stored == FN_U8 || stored == FN_U16;
+  by->most = job->most;
+  by->in_float = (dtype == FN_U8 || dtype == FN_U16) && !job->inverse;
+  by->quotients = 1;
+  for (int64_t j = 0; j < channels; j++) {
+    const int64_t c = (job->inverse ? j : fn_swapped(job, j)) % job->period; /* constants are those of the tensor */
+    const double center = job->center[c], rest = job->center_lo ? job->center_lo[c] : 0, factor = job->scale[c];
+    by->wide_center[j] = center;
+    by->wide_center_lo[j] = rest;
+    by->wide_factor[j] = factor;
+    by->in_float &= fabs(center) <= 0x1p20 && fabs(factor) >= 0x1p-60 && fabs(factor) <= 0x1p100;
+    by->quotients &= center == 0 && rest == 0;
+  }
+  for (int64_t j = 0; j < channels && by->in_float; j++) (by->quotients ? fn_cut_factor : fn_cut_center)(by, j, most);
+}
+
+/* Repeats the constants up to whole vectors and whole pixels, long enough for a loop. */
+static void fn_repeat_palette(fn_palette *by, int64_t channels) {
+  float *const singles[] = {by->center, by->center_lo, by->factor};
+  double *const doubles[] = {by->wide_center, by->wide_center_lo, by->wide_factor};
+  by->wide = channels <= FN_TILE / 16 ? 16 * channels : channels;
+  while (by->wide <= FN_TILE / 16) by->wide *= 2;
+  for (int k = 0; k < 3; k++)
+    for (int64_t j = channels; j < by->wide; j++) {
+      singles[k][j] = singles[k][j - channels];
+      doubles[k][j] = doubles[k][j - channels];
+    }
+}
+
+/* ---- runs of one channel, or of whole pixels --------------------------------------------------------------------- */
+
+#define FN_MIX(x, center, center_lo, factor, quotients)                                                                \
+  ((quotients) ? (x) * (center) + (x) * (center_lo) : (((x) - (center)) - (center_lo)) * (factor))
+
+static inline float fn_canonical(double v) { return v == v ? (float)v : __builtin_nanf(""); }
+
+/* To nearest, ties to even, within 0 and `most`; NaN is 0. */
+static inline float fn_whole(double v, double most) {
+  v = v > 0 ? v : 0;
+  v = v < most ? v : most;
+  return (float)((v + 0x1.8p52) - 0x1.8p52);
+}
+
+/* A loop over n numbers of channel j, or with `along` of all channels by turns from the first on. `kind` is a constant
+ * to the compiler. */
+#define FN_MIX_RUNS(name, type, number, prefix, kinds, expression)                                                     \
+  FN_INLINE void name##_of(float *restrict to, const type *restrict x, int64_t n, const fn_palette *by, int64_t j,     \
+                           int along, int kind) {                                                                      \
+    const number *center = by->prefix##center + j, *center_lo = by->prefix##center_lo + j,                             \
+                 *factor = by->prefix##factor + j;                                                                     \
+    const double most = by->most;                                                                                      \
+    (void)center_lo, (void)most, (void)kind;                                                                           \
+    for (int64_t i = 0, count; i < n; i += count) {                                                                    \
+      count = along && n - i > by->wide ? by->wide : n - i;                                                            \
+      for (int64_t k = 0; k < count; k++) {                                                                            \
+        const number v = (number)x[i + k], c = center[along * k], l = center_lo[along * k], f = factor[along * k];     \
+        (void)l;                                                                                                       \
+        to[i + k] = expression;                                                                                        \
+      }                                                                                                                \
+    }                                                                                                                  \
+  }                                                                                                                    \
+  static void name(float *to, const type *x, int64_t n, const fn_palette *by, int64_t j, int along) {                  \
+    switch (2 * (kinds) + along) {                                                                                     \
+      case 0:                                                                                                          \
+        name##_of(to, x, n, by, j, 0, 0);                                                                              \
+        break;                                                                                                         \
+      case 1:                                                                                                          \
+        name##_of(to, x, n, by, 0, 1, 0);                                                                              \
+        break;                                                                                                         \
+      case 2:                                                                                                          \
+        name##_of(to, x, n, by, j, 0, 1);                                                                              \
+        break;                                                                                                         \
+      default:                                                                                                         \
+        name##_of(to, x, n, by, 0, 1, 1);                                                                              \
+    }                                                                                                                  \
+  }
+FN_MIX_RUNS(fn_mix_bytes, uint8_t, float, , by->quotients, FN_MIX(v, c, l, f, kind))
+FN_MIX_RUNS(fn_mix_words, uint16_t, float, , by->quotients, FN_MIX(v, c, l, f, kind))
+FN_MIX_RUNS(fn_mix_floats, float, double, wide_, 0, fn_canonical(FN_MIX(v, c, l, f, 0)))
+FN_MIX_RUNS(fn_mix_doubles, double, double, wide_, 0, fn_canonical(FN_MIX(v, c, l, f, 0)))
+FN_MIX_RUNS(fn_restore_floats, float, double, wide_, by->whole,
+            kind ? fn_whole(v *f + c, most) : fn_canonical(v *f + c))
+FN_MIX_RUNS(fn_restore_doubles, double, double, wide_, by->whole,
+            kind ? fn_whole(v *f + c, most) : fn_canonical(v *f + c))
+#undef FN_MIX_RUNS
+
+/* At most FN_TILE numbers that lie a `step` apart. */
+static void fn_mix_line(const fn_job *job, float *to, const char *x, int64_t step, int64_t n, fn_palette *by, int64_t j,
+                        int along) {
+  const fn_array *from = &job->array[FN_X];
+  const int native = from->aligned && !from->swapped;
+  if (by->in_float && from->dtype == FN_U8) {
+    if (step != 1) gather_run_u8((uint8_t *)by->source, x, n, step, FN_U8, 0);
+    fn_mix_bytes(to, step == 1 ? (const uint8_t *)x : (const uint8_t *)by->source, n, by, j, along);
+  } else if (by->in_float) {
+    const int there = native && step == 2;
+    if (!there) gather_run_u16((uint16_t *)by->source, x, n, step, FN_U16, from->swapped);
+    fn_mix_words(to, there ? (const uint16_t *)(const void *)x : (const uint16_t *)by->source, n, by, j, along);
+  } else if (from->dtype == FN_F32 || fn_is_half(from->dtype)) {
+    const int there = native && step == 4 && from->dtype == FN_F32;
+    const float *values = there ? (const float *)(const void *)x : (const float *)by->source;
+    if (!there) gather_run_f32((float *)by->source, x, n, step, from->dtype, from->swapped);
+    (job->inverse ? fn_restore_floats : fn_mix_floats)(to, values, n, by, j, along);
+  } else {
+    const int there = native && step == 8 && from->dtype == FN_F64;
+    const double *values = there ? (const double *)(const void *)x : by->source;
+    if (!there) gather_run_f64(by->source, x, n, step, from->dtype, from->swapped);
+    (job->inverse ? fn_restore_doubles : fn_mix_doubles)(to, values, n, by, j, along);
+  }
+}
+
+/* ---- where floats go --------------------------------------------------------------------------------------------- */
+
+static int64_t fn_size_of(int dtype) { return dtype == FN_U8 ? 1 : dtype == FN_F32 ? 4 : dtype == FN_F64 ? 8 : 2; }
+
+/* Whether floats can be stored where they belong, a `step` apart, as they are computed. */
+static inline int fn_is_direct(const fn_job *job, int64_t step) {
+  const fn_array *y = &job->array[FN_Y];
+  return y->dtype == FN_F32 && y->aligned && step == 4 && !job->stream;
+}
+
+/* At most FN_TILE of them are stored as what y holds. */
+static void fn_deliver(const fn_job *job, char *y, int64_t step, const float *from, int64_t n, uint16_t *room) {
+  const int dtype = job->array[FN_Y].dtype;
+  const int64_t size = fn_size_of(dtype);
+  const int packed = step == size, through = packed && job->stream; /* past the cache */
+  char *to = through ? (char *)room : y;
+  if (dtype == FN_F32 || (fn_is_half(dtype) && !packed)) {
+    if (through)
+      fn_stream(y, (const char *)from, n * size);
+    else if (packed)
+      memcpy(y, from, (size_t)(n * size));
+    else
+      scatter_run_f32(y, from, n, step, dtype);
+    return;
+  }
+  if (fn_is_half(dtype)) {
+    fn_narrow(to, from, n, dtype);
+  } else if (dtype == FN_U8 && packed) {
+    for (int64_t i = 0; i < n; i++) ((uint8_t *)to)[i] = (uint8_t)(int32_t)from[i];
+  } else {
+    for (int64_t i = 0; i < n; i++) {
+      const uint16_t word = (uint16_t)(int32_t)from[i];
+      if (dtype == FN_U8)
+        to[i * step] = (char)word;
+      else
+        memcpy(to + i * step, &word, sizeof word);
+    }
+  }
+  if (through) fn_stream(y, to, n * size);
+}

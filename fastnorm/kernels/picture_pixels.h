@@ -1,0 +1,231 @@
+/* Pixels of two to four channels: from side by side to planes, and back. Data only move here, so how they do decides no
+ * bit; plain loops serve where there are no shuffles for it.
+ */
+enum { FN_PIXEL_CHANNELS = 4 };
+
+#if defined(__x86_64__) && FN_VECTOR >= 32
+#define FN_HAS_PIXELS 1
+enum { FN_PIXELS = FN_VECTOR / 4 };
+
+/* ---- bytes of pixels to planes of floats ------------------------------------------------------------------------- */
+
+typedef float fn_pixel_floats __attribute__((vector_size(FN_VECTOR), may_alias));
+typedef float fn_loose_floats __attribute__((vector_size(FN_VECTOR), aligned(4), may_alias));
+
+/* Pixels of at most four bytes, one after the other or the other way round. A 16-byte lane gets the bytes of four
+ * pixels; picking every fourth number of a channel from it widens it to 32 bits on the way. */
+typedef struct {
+  int32_t lanes[FN_PIXELS];
+  uint8_t pick[FN_PIXEL_CHANNELS][FN_VECTOR];
+  int64_t step, size, reach; /* from pixel to pixel, without its sign, and from the first byte of a block to its last */
+} fn_pixels;
+
+/* False where pixels are wider, or channels are not bytes of one pixel. `offset` has one entry per channel. */
+static int fn_map_pixels(fn_pixels *by, const int64_t *offset, int64_t channels, int64_t step) {
+  const int64_t size = step < 0 ? -step : step;
+  int64_t last = 0;
+  for (int64_t c = 0; c < channels; c++) last = offset[c] > last ? offset[c] : last;
+  if (last >= size || size > FN_PIXEL_CHANNELS) return 0;
+  by->step = step;
+  by->size = size;
+  by->reach = (FN_PIXELS - 1) * size + last + 1;
+  for (int i = 0; i < FN_PIXELS; i++) {
+    const int lane = step < 0 ? FN_PIXELS / 4 - 1 - i / 4 : i / 4;
+    by->lanes[i] = (int32_t)((lane * size + i % 4) % FN_PIXELS);
+  }
+  memset(by->pick, 0x80, sizeof by->pick); /* picks 0 */
+  for (int64_t c = 0; c < channels; c++)
+    for (int i = 0; i < FN_PIXELS; i++)
+      by->pick[c][4 * i] = (uint8_t)((step < 0 ? 3 - i % 4 : i % 4) * size + offset[c]);
+  return 1;
+}
+
+#if FN_VECTOR == 64
+typedef __m512i fn_pixel_bytes;
+static inline fn_pixel_bytes fn_load_pixels(const uint8_t *x, const fn_pixels *by) {
+  const __m512i bytes = _mm512_maskz_loadu_epi8(~0ull >> (64 - by->reach), x);
+  return _mm512_permutexvar_epi32(_mm512_loadu_si512(by->lanes), bytes);
+}
+static inline fn_pixel_floats fn_pick_channel(fn_pixel_bytes bytes, fn_pixel_bytes pick) {
+  return _mm512_cvtepi32_ps(_mm512_shuffle_epi8(bytes, pick));
+}
+#else
+typedef __m256i fn_pixel_bytes;
+static inline fn_pixel_bytes fn_load_pixels(const uint8_t *x, const fn_pixels *by) { /* up to 3 bytes too many */
+  const __m256i mask =
+      _mm256_cmpgt_epi32(_mm256_set1_epi32((int)(by->reach + 3) / 4), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  const __m256i bytes = _mm256_maskload_epi32((const int *)(const void *)x, mask);
+  return _mm256_permutevar8x32_epi32(bytes, _mm256_loadu_si256((const __m256i *)(const void *)by->lanes));
+}
+static inline fn_pixel_floats fn_pick_channel(fn_pixel_bytes bytes, fn_pixel_bytes pick) {
+  return _mm256_cvtepi32_ps(_mm256_shuffle_epi8(bytes, pick));
+}
+#endif
+
+FN_INLINE void fn_mix_pixels_of(float *const *to, const uint8_t *x, int64_t n, const fn_pixels *map,
+                                const fn_palette *by, int channels, int quotients, int past_cache) {
+  const fn_pixels pixels = *map;
+  const fn_pixel_floats none = {0};
+  fn_pixel_floats center[FN_PIXEL_CHANNELS], center_lo[FN_PIXEL_CHANNELS], factor[FN_PIXEL_CHANNELS];
+  fn_pixel_bytes pick[FN_PIXEL_CHANNELS];
+  float *y[FN_PIXEL_CHANNELS];
+  for (int c = 0; c < channels; c++) {
+    center[c] = none + by->center[c];
+    center_lo[c] = none + by->center_lo[c];
+    factor[c] = none + by->factor[c];
+    memcpy(&pick[c], pixels.pick[c], sizeof pick[c]);
+    y[c] = to[c];
+  }
+  const uint8_t *first = pixels.step < 0 ? x + (FN_PIXELS - 1) * pixels.step : x;
+  const int64_t stride = FN_PIXELS * pixels.step;
+  for (int64_t i = 0; i < n; i += FN_PIXELS, first += stride) {
+    const fn_pixel_bytes bytes = fn_load_pixels(first, &pixels);
+    for (int c = 0; c < channels; c++) {
+      const fn_pixel_floats v = fn_pick_channel(bytes, pick[c]);
+      const fn_pixel_floats mixed = FN_MIX(v, center[c], center_lo[c], factor[c], quotients);
+      if (past_cache)
+        fn_store_past_cache(y[c] + i, &mixed);
+      else
+        *(fn_loose_floats *)(void *)(y[c] + i) = mixed;
+    }
+  }
+}
+
+/* n is a multiple of FN_PIXELS. */
+static void fn_mix_pixels(float *const *to, const uint8_t *x, int64_t n, const fn_pixels *map, const fn_palette *by,
+                          int64_t channels, int past_cache) {
+  switch (channels << 2 | (by->quotients << 1) | past_cache) {
+#define FN_CASE(channels, quotients, past_cache)                                                                       \
+  case (channels) << 2 | (quotients) << 1 | (past_cache):                                                              \
+    fn_mix_pixels_of(to, x, n, map, by, channels, quotients, past_cache);                                              \
+    break;
+#define FN_CASES(channels)                                                                                             \
+  FN_CASE(channels, 0, 0)                                                                                              \
+  FN_CASE(channels, 0, 1)                                                                                              \
+  FN_CASE(channels, 1, 0)                                                                                              \
+  FN_CASE(channels, 1, 1)
+    FN_CASES(1)
+    FN_CASES(2)
+    FN_CASES(3)
+    FN_CASES(4)
+#undef FN_CASES
+#undef FN_CASE
+  }
+}
+
+/* Fewer than a block, or one at an edge of what may be read. */
+static void fn_mix_few_pixels(float *const *to, const uint8_t *x, int64_t n, const fn_pixels *map, const fn_palette *by,
+                              int64_t channels) {
+  uint8_t block[FN_VECTOR] = {0};
+  float room[FN_PIXEL_CHANNELS][FN_PIXELS], *const rooms[] = {room[0], room[1], room[2], room[3]};
+  const int64_t size = map->size, left_out = (FN_PIXELS - n) * size;
+  const int backwards = map->step < 0;
+  memcpy(block + (backwards ? left_out : 0), backwards ? x + (n - 1) * map->step : x, (size_t)(map->reach - left_out));
+  fn_mix_pixels(rooms, backwards ? block + (FN_PIXELS - 1) * size : block, FN_PIXELS, map, by, channels, 0);
+  for (int64_t c = 0; c < channels; c++) memcpy(to[c], room[c], (size_t)n * sizeof(float));
+}
+
+/* Pixels of all channels to planes. Whole blocks go to aligned memory of the first plane; past the cache where that is
+ * aligned memory of all. */
+static void fn_mix_planes(float *const *to, const uint8_t *x, int64_t n, const fn_pixels *map, const fn_palette *by,
+                          int64_t channels, int past_cache) {
+  const int loose = FN_VECTOR == 32 && map->reach % 4; /* a load reads a little more than it should */
+  const int64_t misplaced = (int64_t)((-(uintptr_t)to[0] & 63) / sizeof(float));
+  int64_t i = misplaced || !loose ? misplaced % FN_PIXELS : FN_PIXELS;
+  float *at[FN_PIXEL_CHANNELS];
+  i = i < n ? i : n;
+  if (i) fn_mix_few_pixels(to, x, i, map, by, channels);
+  for (int64_t c = 0; c < channels; c++) at[c] = to[c] + i;
+  const int64_t whole = (n - i - (loose ? 1 : 0)) / FN_PIXELS * FN_PIXELS;
+  if (whole > 0) {
+    fn_mix_pixels(at, x + i * map->step, whole, map, by, channels, past_cache);
+    i += whole;
+  }
+  for (int64_t c = 0; c < channels; c++) at[c] = to[c] + i;
+  if (i < n) fn_mix_few_pixels(at, x + i * map->step, n - i, map, by, channels);
+}
+
+/* ---- floats ------------------------------------------------------------------------------------------------------ */
+
+/* Vectors of as many pixels as lanes: which lane of which one goes where. */
+typedef struct {
+  int32_t from[FN_PIXEL_CHANNELS][FN_PIXEL_CHANNELS][FN_PIXELS];   /* of a result: in each source, the lane of each */
+  uint32_t taken[FN_PIXEL_CHANNELS][FN_PIXEL_CHANNELS][FN_PIXELS]; /* all ones where it comes from that source */
+} fn_shuffles;
+
+/* Splitting: element f = lane * channels + result of the sources in a row. Joining: the other way round. */
+static void fn_map_shuffles(fn_shuffles *by, int64_t channels, int joins) {
+  for (int64_t r = 0; r < channels; r++)
+    for (int64_t s = 0; s < channels; s++)
+      for (int64_t i = 0; i < FN_PIXELS; i++) {
+        const int64_t f = joins ? r * FN_PIXELS + i : i * channels + r;
+        const int64_t source = joins ? f % channels : f / FN_PIXELS, lane = joins ? f / channels : f % FN_PIXELS;
+        by->from[r][s][i] = (int32_t)lane;
+        by->taken[r][s][i] = source == s ? ~0u : 0;
+      }
+}
+
+typedef uint32_t fn_lanes __attribute__((vector_size(FN_VECTOR), may_alias));
+
+static inline fn_pixel_floats fn_shuffle_one(fn_pixel_floats source, fn_lanes from) {
+#if FN_VECTOR == 64
+  return _mm512_permutexvar_ps((__m512i)from, source);
+#else
+  return _mm256_permutevar8x32_ps(source, (__m256i)from);
+#endif
+}
+
+FN_INLINE void fn_shuffle_pixels_of(float *const *to, const float *const *x, int64_t to_step, int64_t x_step, int64_t n,
+                                    const fn_shuffles *by, int channels) {
+  fn_lanes from[FN_PIXEL_CHANNELS][FN_PIXEL_CHANNELS], taken[FN_PIXEL_CHANNELS][FN_PIXEL_CHANNELS];
+  for (int r = 0; r < channels; r++) {
+    memcpy(from[r], by->from[r], sizeof from[r]);
+    memcpy(taken[r], by->taken[r], sizeof taken[r]);
+  }
+  for (int64_t i = 0; i + FN_PIXELS <= n; i += FN_PIXELS) {
+    fn_pixel_floats sources[FN_PIXEL_CHANNELS];
+    for (int s = 0; s < channels; s++) sources[s] = *(const fn_loose_floats *)(const void *)(x[s] + i * x_step);
+    for (int r = 0; r < channels; r++) {
+      fn_lanes all = {0};
+      for (int s = 0; s < channels; s++) all |= (fn_lanes)fn_shuffle_one(sources[s], from[r][s]) & taken[r][s];
+      *(fn_loose_floats *)(void *)(to[r] + i * to_step) = (fn_pixel_floats)all;
+    }
+  }
+}
+
+/* Whole vectors of n pixels; returns how many pixels these are. */
+static int64_t fn_shuffle_pixels(float *const *to, const float *const *x, int64_t to_step, int64_t x_step, int64_t n,
+                                 int64_t channels, int joins) {
+  fn_shuffles by;
+  fn_map_shuffles(&by, channels, joins);
+  if (channels == 2)
+    fn_shuffle_pixels_of(to, x, to_step, x_step, n, &by, 2);
+  else if (channels == 3)
+    fn_shuffle_pixels_of(to, x, to_step, x_step, n, &by, 3);
+  else
+    fn_shuffle_pixels_of(to, x, to_step, x_step, n, &by, 4);
+  return n / FN_PIXELS * FN_PIXELS;
+}
+#endif
+
+/* n pixels of two to four channels that lie side by side go to planes. */
+static void fn_split_pixels(float *const *to, const float *x, int64_t n, int64_t channels) {
+  int64_t i = 0;
+#if defined(FN_HAS_PIXELS)
+  const float *const rows[] = {x, x + FN_PIXELS, x + 2 * FN_PIXELS, x + 3 * FN_PIXELS};
+  i = fn_shuffle_pixels(to, rows, 1, channels, n, channels, 0);
+#endif
+  for (; i < n; i++)
+    for (int64_t c = 0; c < channels; c++) to[c][i] = x[i * channels + c];
+}
+
+/* And back. */
+static void fn_join_pixels(float *to, const float *const *x, int64_t n, int64_t channels) {
+  int64_t i = 0;
+#if defined(FN_HAS_PIXELS)
+  float *const rows[] = {to, to + FN_PIXELS, to + 2 * FN_PIXELS, to + 3 * FN_PIXELS};
+  i = fn_shuffle_pixels(rows, x, channels, 1, n, channels, 1);
+#endif
+  for (; i < n; i++)
+    for (int64_t c = 0; c < channels; c++) to[i * channels + c] = x[c][i];
+}
