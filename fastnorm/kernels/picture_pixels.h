@@ -62,10 +62,13 @@ static inline fn_pixel_floats fn_pick_channel(fn_pixel_bytes bytes, fn_pixel_byt
 }
 #endif
 
-FN_INLINE void fn_mix_pixels_of(float *const *to, const uint8_t *x, int64_t n, const fn_pixels *map,
+/* Blocks from the first pixel on, the second one `ahead`, all others side by side, the last one as far back as it must.
+ * n is not less than FN_PIXELS; past the cache it is a multiple of it. */
+FN_INLINE void fn_mix_pixels_of(float *const *to, const uint8_t *x, int64_t n, int64_t ahead, const fn_pixels *map,
                                 const fn_palette *by, int channels, int quotients, int past_cache) {
   const fn_pixels pixels = *map;
   const fn_pixel_floats none = {0};
+  const int64_t last = n - FN_PIXELS, back = pixels.step < 0 ? (FN_PIXELS - 1) * pixels.step : 0;
   fn_pixel_floats center[FN_PIXEL_CHANNELS], center_lo[FN_PIXEL_CHANNELS], factor[FN_PIXEL_CHANNELS];
   fn_pixel_bytes pick[FN_PIXEL_CHANNELS];
   float *y[FN_PIXEL_CHANNELS];
@@ -76,10 +79,8 @@ FN_INLINE void fn_mix_pixels_of(float *const *to, const uint8_t *x, int64_t n, c
     memcpy(&pick[c], pixels.pick[c], sizeof pick[c]);
     y[c] = to[c];
   }
-  const uint8_t *first = pixels.step < 0 ? x + (FN_PIXELS - 1) * pixels.step : x;
-  const int64_t stride = FN_PIXELS * pixels.step;
-  for (int64_t i = 0; i < n; i += FN_PIXELS, first += stride) {
-    const fn_pixel_bytes bytes = fn_load_pixels(first, &pixels);
+  for (int64_t i = 0, next = ahead;; next += FN_PIXELS) {
+    const fn_pixel_bytes bytes = fn_load_pixels(x + i * pixels.step + back, &pixels);
     for (int c = 0; c < channels; c++) {
       const fn_pixel_floats v = fn_pick_channel(bytes, pick[c]);
       const fn_pixel_floats mixed = FN_MIX(v, center[c], center_lo[c], factor[c], quotients);
@@ -88,16 +89,17 @@ FN_INLINE void fn_mix_pixels_of(float *const *to, const uint8_t *x, int64_t n, c
       else
         *(fn_loose_floats *)(void *)(y[c] + i) = mixed;
     }
+    if (i == last) return;
+    i = next < last ? next : last;
   }
 }
 
-/* n is a multiple of FN_PIXELS. */
-static void fn_mix_pixels(float *const *to, const uint8_t *x, int64_t n, const fn_pixels *map, const fn_palette *by,
-                          int64_t channels, int past_cache) {
+static void fn_mix_pixels(float *const *to, const uint8_t *x, int64_t n, int64_t ahead, const fn_pixels *map,
+                          const fn_palette *by, int64_t channels, int past_cache) {
   switch (channels << 2 | (by->quotients << 1) | past_cache) {
 #define FN_CASE(channels, quotients, past_cache)                                                                       \
   case (channels) << 2 | (quotients) << 1 | (past_cache):                                                              \
-    fn_mix_pixels_of(to, x, n, map, by, channels, quotients, past_cache);                                              \
+    fn_mix_pixels_of(to, x, n, ahead, map, by, channels, quotients, past_cache);                                       \
     break;
 #define FN_CASES(channels)                                                                                             \
   FN_CASE(channels, 0, 0)                                                                                              \
@@ -121,28 +123,33 @@ static void fn_mix_few_pixels(float *const *to, const uint8_t *x, int64_t n, con
   const int64_t size = map->size, left_out = (FN_PIXELS - n) * size;
   const int backwards = map->step < 0;
   memcpy(block + (backwards ? left_out : 0), backwards ? x + (n - 1) * map->step : x, (size_t)(map->reach - left_out));
-  fn_mix_pixels(rooms, backwards ? block + (FN_PIXELS - 1) * size : block, FN_PIXELS, map, by, channels, 0);
+  fn_mix_pixels(rooms, backwards ? block + (FN_PIXELS - 1) * size : block, FN_PIXELS, FN_PIXELS, map, by, channels, 0);
   for (int64_t c = 0; c < channels; c++) memcpy(to[c], room[c], (size_t)n * sizeof(float));
 }
 
-/* Pixels of all channels to planes. Whole blocks go to aligned memory of the first plane; past the cache where that is
+/* Pixels of all channels to planes. Blocks go to aligned memory of the first plane; past the cache only where that is
  * aligned memory of all. */
 static void fn_mix_planes(float *const *to, const uint8_t *x, int64_t n, const fn_pixels *map, const fn_palette *by,
                           int64_t channels, int past_cache) {
   const int loose = FN_VECTOR == 32 && map->reach % 4; /* a load reads a little more than it should */
-  const int64_t misplaced = (int64_t)((-(uintptr_t)to[0] & 63) / sizeof(float));
-  int64_t i = misplaced || !loose ? misplaced % FN_PIXELS : FN_PIXELS;
-  float *at[FN_PIXEL_CHANNELS];
-  i = i < n ? i : n;
-  if (i) fn_mix_few_pixels(to, x, i, map, by, channels);
-  for (int64_t c = 0; c < channels; c++) at[c] = to[c] + i;
-  const int64_t whole = (n - i - (loose ? 1 : 0)) / FN_PIXELS * FN_PIXELS;
-  if (whole > 0) {
-    fn_mix_pixels(at, x + i * map->step, whole, map, by, channels, past_cache);
-    i += whole;
+  const int64_t misplaced = (int64_t)((-(uintptr_t)to[0] & (FN_VECTOR - 1)) / sizeof(float));
+  const int64_t ahead = misplaced ? misplaced : FN_PIXELS;
+  if (n >= FN_PIXELS && !loose && !past_cache) {
+    fn_mix_pixels(to, x, n, ahead, map, by, channels, 0);
+    return;
   }
-  for (int64_t c = 0; c < channels; c++) at[c] = to[c] + i;
-  if (i < n) fn_mix_few_pixels(at, x + i * map->step, n - i, map, by, channels);
+  const int64_t head = loose ? ahead : misplaced, first = head < n ? head : n;
+  const int64_t whole = (n - first - loose) / FN_PIXELS * FN_PIXELS,
+                parts[] = {0, first, first + (whole > 0 ? whole : 0), n};
+  for (int k = 0; k < 3; k++) {
+    const int64_t from = parts[k], count = parts[k + 1] - from;
+    float *at[FN_PIXEL_CHANNELS] = {0};
+    for (int64_t c = 0; c < channels; c++) at[c] = to[c] + from;
+    if (count > 0 && k == 1)
+      fn_mix_pixels(at, x + from * map->step, count, FN_PIXELS, map, by, channels, past_cache);
+    else if (count > 0)
+      fn_mix_few_pixels(at, x + from * map->step, count, map, by, channels);
+  }
 }
 
 /* ---- floats ------------------------------------------------------------------------------------------------------ */
@@ -208,24 +215,52 @@ static int64_t fn_shuffle_pixels(float *const *to, const float *const *x, int64_
 }
 #endif
 
-/* n pixels of two to four channels that lie side by side go to planes. */
+/* Pixels of two to four channels that lie side by side, from number i on, go to planes. */
+FN_INLINE void fn_split_from(float *const *to, const float *restrict x, int64_t i, int64_t n, int channels) {
+  float *restrict a = to[0], *restrict b = to[1], *restrict c = to[2], *restrict d = to[3];
+  for (; i < n; i++) {
+    a[i] = x[i * channels];
+    b[i] = x[i * channels + 1];
+    if (channels > 2) c[i] = x[i * channels + 2];
+    if (channels > 3) d[i] = x[i * channels + 3];
+  }
+}
+
+/* And back. */
+FN_INLINE void fn_join_from(float *restrict to, const float *const *x, int64_t i, int64_t n, int channels) {
+  const float *restrict a = x[0], *restrict b = x[1], *restrict c = x[2], *restrict d = x[3];
+  for (; i < n; i++) {
+    to[i * channels] = a[i];
+    to[i * channels + 1] = b[i];
+    if (channels > 2) to[i * channels + 2] = c[i];
+    if (channels > 3) to[i * channels + 3] = d[i];
+  }
+}
+
 static void fn_split_pixels(float *const *to, const float *x, int64_t n, int64_t channels) {
   int64_t i = 0;
 #if defined(FN_HAS_PIXELS)
   const float *const rows[] = {x, x + FN_PIXELS, x + 2 * FN_PIXELS, x + 3 * FN_PIXELS};
   i = fn_shuffle_pixels(to, rows, 1, channels, n, channels, 0);
 #endif
-  for (; i < n; i++)
-    for (int64_t c = 0; c < channels; c++) to[c][i] = x[i * channels + c];
+  if (channels == 2)
+    fn_split_from(to, x, i, n, 2);
+  else if (channels == 3)
+    fn_split_from(to, x, i, n, 3);
+  else
+    fn_split_from(to, x, i, n, 4);
 }
 
-/* And back. */
 static void fn_join_pixels(float *to, const float *const *x, int64_t n, int64_t channels) {
   int64_t i = 0;
 #if defined(FN_HAS_PIXELS)
   float *const rows[] = {to, to + FN_PIXELS, to + 2 * FN_PIXELS, to + 3 * FN_PIXELS};
   i = fn_shuffle_pixels(rows, x, channels, 1, n, channels, 1);
 #endif
-  for (; i < n; i++)
-    for (int64_t c = 0; c < channels; c++) to[i * channels + c] = x[c][i];
+  if (channels == 2)
+    fn_join_from(to, x, i, n, 2);
+  else if (channels == 3)
+    fn_join_from(to, x, i, n, 3);
+  else
+    fn_join_from(to, x, i, n, 4);
 }
