@@ -94,10 +94,7 @@ def channel_stats(
     _arguments.choice("input_layout", input_layout, ("HWC", "CHW"))
     _arguments.choice("progress", progress, (None, True, False))
     ddof = _arguments.real("ddof", ddof)
-    if scale is not None:
-        scale = _arguments.real("scale", scale)
-        if scale == 0 or math.isinf(scale):
-            raise ValueError(f"scale must be finite and not 0, got {scale!r}")
+    scale = as_scale(scale)
     _refuse_single(images, input_layout)
     total, first = Moments(), None
     with _shown(images, progress) as items:
@@ -130,7 +127,19 @@ def as_picture(name: str, value: Any) -> np.ndarray:
         raise TypeError(f"{name} has dtype {x.dtype}; expected {_STORED}: {hint}")
     if x.ndim not in (2, 3, 4):
         raise ValueError(f"{name} has shape {x.shape}; expected two dimensions (HW), three, or four for a batch")
-    return x.view(np.uint8) != 0 if x.dtype == np.bool else x  # the bytes of Pillow's True are 255
+    if x.dtype == np.bool and (x.view(np.uint8) > 1).any():  # the bytes of Pillow's True are 255
+        return x.view(np.uint8).astype(np.bool)
+    return x
+
+
+def as_scale(value: Any) -> float | None:
+    """What stored numbers are multiplied by, or None."""
+    if value is None:
+        return None
+    scale = _arguments.real("scale", value)
+    if scale == 0 or math.isinf(scale):
+        raise ValueError(f"scale must be finite and not 0, got {value!r}")
+    return scale
 
 
 def unit(dtype: np.dtype) -> int:

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from . import _arguments, _ops
-from ._pictures import as_picture, unit
+from ._pictures import as_picture, as_scale, channel_stats, unit
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Normalize", "normalize", "to_tensor"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Normalize", "channel_stats", "normalize", "to_tensor"]
 
 # Of ImageNet's training pictures in [0, 1], in the order red, green, blue: what torchvision's models expect.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -29,7 +29,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 _LAYOUTS = ("CHW", "HWC")
 _HWC, _CHW, _EITHER = range(3)  # the order of channels, as the door knows it
 _MOST_CHANNELS = 4096  # FN_TILE
-_UNITS = {255.0: np.dtype(np.uint8).char, 65535.0: np.dtype(np.uint16).char, 1.0: ""}
+# The unit of stored levels, and the character of the dtype that has it.
+_UNITS = {255: np.dtype(np.uint8).char, 65535: np.dtype(np.uint16).char, 1: ""}
 
 
 def to_tensor(img: Any, *, dtype: Any = np.float32, out: Any = None) -> Any:
@@ -197,7 +198,7 @@ class Normalize:
         _arguments.choice("layout", layout, _LAYOUTS)
         _arguments.choice("input_layout", input_layout, (None, *_LAYOUTS))
         self.mean, self.std = _constants(mean, std)
-        self.scale = None if scale is None else _nonzero("scale", scale)
+        self.scale = as_scale(scale)
         self.layout, self.input_layout = layout, input_layout
         self.swap_channels = bool(swap_channels)
         self.dtype = _dtype_of_result(dtype)
@@ -287,7 +288,7 @@ class Normalize:
         return folded
 
     def _apply(
-        self, name: str, x: np.ndarray, level: float, dtype: np.dtype, order: int, layout: str, out: Any, inverse: bool
+        self, name: str, x: np.ndarray, level: int, dtype: np.dtype, order: int, layout: str, out: Any, inverse: bool
     ) -> Any:
         """Any picture that there is: brought into canonical form or refused."""
         folded = self._folded[_UNITS[level]]
@@ -325,13 +326,6 @@ def _numbers(name: str, value: Any) -> np.ndarray:
     if not all(map(math.isfinite, values.flat)):
         raise ValueError(f"{name} must be finite, got {value!r}")
     return values
-
-
-def _nonzero(name: str, value: Any) -> float:
-    found = _arguments.real(name, value)
-    if found == 0 or math.isinf(found):
-        raise ValueError(f"{name} must be a finite number that is not 0, got {value!r}")
-    return found
 
 
 def _dtype_of_result(dtype: Any) -> np.dtype:

@@ -123,7 +123,8 @@ def picture(x, cnp.ndarray folded not None, cnp.dtype dtype not None, int order,
     """Pixels normalized, or restored, with constants from `fold_picture`; None for anything unusual.
 
     `order` tells whether channels come first in x (2: where only that fits the constants), `channels_first` whether in
-    the result. `checked`: `out` was found to share no element with x, or to be x."""
+    the result. `checked`: `out` was found to share no element with x, or to be x, and bytes of bools
+    to be 0 and 1."""
     cdef fn_job job
     cdef cnp.ndarray source, target
     cdef int64_t size[4]
@@ -137,6 +138,8 @@ def picture(x, cnp.ndarray folded not None, cnp.dtype dtype not None, int order,
     source = x
     typenum = dtype.type_num
     if pixel_storage(cnp.PyArray_TYPE(source)) < 0 or pixel_storage(typenum) < 0:
+        return None
+    if cnp.PyArray_TYPE(source) == cnp.NPY_BOOL and not checked:  # its bytes may be others than 0 and 1
         return None
     channels = cnp.PyArray_DIM(folded, 1)
     if not split_axes(source, order == CHW, size, x_step):
