@@ -51,7 +51,8 @@ def channel_stats(
     -------
     mean, std : ndarray of shape (C,)
         float64, in the units of ``scale * x``, which are those that `Normalize` of the same `scale` expects. A channel
-        of one level has std 0, which `Normalize` refuses. NaN in a float picture makes NaN of its channel.
+        of one level has std 0, which `Normalize` refuses. NaN in a float picture makes NaN of its channel. Channels are
+        in the order of the pictures; `Normalize` with `swap_channels` wants the first and the third exchanged.
 
     Raises
     ------
