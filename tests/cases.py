@@ -15,7 +15,7 @@ import numpy as np
 from memory import place
 
 import fastnorm
-from fastnorm import _ops
+from fastnorm import _ops, image
 
 try:
     import ml_dtypes
@@ -481,12 +481,65 @@ def _list_scaler_ops():
         yield Op(f"quantiles[{label}]", quantiles, ndim)
 
 
+def is_picture(x):
+    """Whether x is a picture, or with two axes a row of pixels, of a dtype that pictures have."""
+    stored = x.dtype.newbyteorder("=") in ("uint8", "uint16", "bool", *FLOATS, *HALVES)
+    return stored and 2 <= x.ndim <= 4 and x.shape[-1] > 0 and x.shape[-3:][0] > 0
+
+
+def is_tensor(x):
+    """Whether x may be both a picture and its tensor."""
+    return is_picture(x) and is_float(x.dtype) and x.dtype.itemsize < 8
+
+
+def constants(channel_axis):
+    """Mean and standard deviation of the channels along that axis of x: -3 is the first of two axes."""
+
+    def make(x):
+        channels = (x.shape[max(channel_axis, -x.ndim)],)
+        dtype = np.dtype(np.float64)
+        return sample("uniform", dtype, channels, 110), sample("positive", dtype, channels, 111)
+
+    return make
+
+
+def _list_picture_ops():
+    """Two axes are taken for a row of pixels, or for planes of one row, so that channels are many and few."""
+
+    def row(x):
+        return x[None] if x.ndim == 2 else x
+
+    def planes(x):
+        return x[:, None] if x.ndim == 2 else x
+
+    def normalize(x, mean, std):
+        return image.normalize(row(x), mean, std, input_layout="HWC")
+
+    def pixels(x, mean, std, out=None):
+        norm = image.Normalize(mean, std, layout="HWC", input_layout="HWC", dtype=x.dtype.newbyteorder("="))
+        return norm(row(x), out=None if out is None else row(out)).reshape(x.shape)
+
+    def half(x, mean, std):
+        return image.normalize(planes(x), mean, std, layout="HWC", input_layout="CHW", dtype=np.float16)
+
+    def inverse(x, mean, std):
+        norm = image.Normalize(mean, std)
+        return norm.inverse(planes(x)), norm.inverse(planes(x), dtype=np.float32)
+
+    yield Op("image.to_tensor", image.to_tensor, 2, suits=is_picture)
+    yield Op("image.normalize[HWC,CHW]", normalize, 2, constants(-1), suits=is_picture)
+    yield Op("image.normalize[HWC]", pixels, 2, constants(-1), has_out=True, suits=is_tensor)
+    yield Op("image.normalize[CHW,HWC]", half, 2, constants(-3), suits=is_picture)
+    yield Op("image.inverse", inverse, 2, constants(-3), suits=lambda x: is_picture(x) and is_float(x.dtype))
+
+
 OPS = [
     *_list_ops(),
     *_list_channel_ops(),
     *_list_channel_backward_ops(),
     *_list_local_ops(),
     *_list_scaler_ops(),
+    *_list_picture_ops(),
 ]
 
 
