@@ -481,31 +481,28 @@ def _list_scaler_ops():
         yield Op(f"quantiles[{label}]", quantiles, ndim)
 
 
-def is_picture(x):
-    """Whether x is a picture, or with two axes a row of pixels, of a dtype that pictures have."""
-    stored = x.dtype.newbyteorder("=") in ("uint8", "uint16", "bool", *FLOATS, *HALVES)
-    return stored and 2 <= x.ndim <= 4 and x.shape[-1] > 0 and x.shape[-3:][0] > 0
+def channels_of(x, axis):
+    """The shape of what goes with each channel. Two axes are pixels of one row (axis -1), or planes of one (-3)."""
+    return (x.shape[max(axis, -x.ndim)],)
 
 
-def is_tensor(x):
-    """Whether x may be both a picture and its tensor."""
-    return is_picture(x) and is_float(x.dtype) and x.dtype.itemsize < 8
+def is_picture(x, axis=-1, dtypes=("uint8", "uint16", "bool", *FLOATS, *HALVES)):
+    """Whether x, with channels along that axis, is a picture of one of the dtypes."""
+    known = x.dtype.newbyteorder("=") in dtypes
+    return known and 2 <= x.ndim <= 4 and 0 < channels_of(x, axis)[0] <= 4096
 
 
-def constants(channel_axis):
-    """Mean and standard deviation of the channels along that axis of x: -3 is the first of two axes."""
+def constants(axis):
+    """Mean and standard deviation of the channels along that axis."""
 
     def make(x):
-        channels = (x.shape[max(channel_axis, -x.ndim)],)
-        dtype = np.dtype(np.float64)
+        channels, dtype = channels_of(x, axis), np.dtype(np.float64)
         return sample("uniform", dtype, channels, 110), sample("positive", dtype, channels, 111)
 
     return make
 
 
 def _list_picture_ops():
-    """Two axes are taken for a row of pixels, or for planes of one row, so that channels are many and few."""
-
     def row(x):
         return x[None] if x.ndim == 2 else x
 
@@ -526,11 +523,13 @@ def _list_picture_ops():
         norm = image.Normalize(mean, std)
         return norm.inverse(planes(x)), norm.inverse(planes(x), dtype=np.float32)
 
-    yield Op("image.to_tensor", image.to_tensor, 2, suits=is_picture)
-    yield Op("image.normalize[HWC,CHW]", normalize, 2, constants(-1), suits=is_picture)
-    yield Op("image.normalize[HWC]", pixels, 2, constants(-1), has_out=True, suits=is_tensor)
-    yield Op("image.normalize[CHW,HWC]", half, 2, constants(-3), suits=is_picture)
-    yield Op("image.inverse", inverse, 2, constants(-3), suits=lambda x: is_picture(x) and is_float(x.dtype))
+    tensors = (*FLOATS[:1], *HALVES)
+    last, first, same = (functools.partial(is_picture, **how) for how in ({}, {"axis": -3}, {"dtypes": tensors}))
+    yield Op("image.to_tensor", image.to_tensor, 2, suits=last)
+    yield Op("image.normalize[HWC,CHW]", normalize, 2, constants(-1), suits=last)
+    yield Op("image.normalize[HWC]", pixels, 2, constants(-1), has_out=True, suits=same)
+    yield Op("image.normalize[CHW,HWC]", half, 2, constants(-3), suits=first)
+    yield Op("image.inverse", inverse, 2, constants(-3), suits=functools.partial(first, dtypes=(*FLOATS, *HALVES)))
 
 
 OPS = [
