@@ -77,7 +77,10 @@ def test_statistics_are_those_of_all_pixels_together():
 def test_levels_give_exact_statistics(dtype):
     white = np.iinfo(dtype).max
     for seed in range(200):
-        images = [uniform((1 + seed % 7, 1 + seed % 11, 2), dtype, seed), uniform((3, 1 + seed % 5, 2), dtype, 999 - seed)]
+        images = [
+            uniform((1 + seed % 7, 1 + seed % 11, 2), dtype, seed),
+            uniform((3, 1 + seed % 5, 2), dtype, 999 - seed),
+        ]
         mean, std = channel_stats(images, ddof=1)
         for i, column in enumerate(table(images).T):
             exact, var = reference.exact_mean_var(column, ddof=1)

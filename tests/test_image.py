@@ -250,7 +250,12 @@ def test_nothing_outside_the_arrays_is_touched(side):
                 whole = guarded(np.zeros((*shape[:-1], shape[-1] + 1), dtype), side)
                 part = whole[..., :-1] if side == "before" else whole[..., 1:]
                 part[...] = x
-                views = [guarded(x, side), guarded(x[:, ::-1], side)[:, ::-1], part]
+                views = [
+                    part,
+                    guarded(x, side),
+                    guarded(x[:, ::-1], side)[:, ::-1],
+                    guarded(x[..., ::-1], side)[..., ::-1],
+                ]
                 views += [guarded(x.astype(dtype.newbyteorder()), side), np.moveaxis(guarded(planes, side), 0, -1)]
                 for which, view in enumerate(views):
                     out = guarded(garbage(want.shape, result), side)
