@@ -15,7 +15,7 @@ import numpy as np
 from memory import place
 
 import fastnorm
-from fastnorm import _ops
+from fastnorm import _ops, image
 
 try:
     import ml_dtypes
@@ -481,12 +481,64 @@ def _list_scaler_ops():
         yield Op(f"quantiles[{label}]", quantiles, ndim)
 
 
+def channels_of(x, axis):
+    """The shape of what goes with each channel. Two axes are pixels of one row (axis -1), or planes of one (-3)."""
+    return (x.shape[max(axis, -x.ndim)],)
+
+
+def is_picture(x, axis=-1, dtypes=("uint8", "uint16", "bool", *FLOATS, *HALVES)):
+    """Whether x, with channels along that axis, is a picture of one of the dtypes."""
+    known = x.dtype.newbyteorder("=") in dtypes
+    return known and 2 <= x.ndim <= 4 and 0 < channels_of(x, axis)[0] <= 4096
+
+
+def constants(axis):
+    """Mean and standard deviation of the channels along that axis."""
+
+    def make(x):
+        channels, dtype = channels_of(x, axis), np.dtype(np.float64)
+        return sample("uniform", dtype, channels, 110), sample("positive", dtype, channels, 111)
+
+    return make
+
+
+def _list_picture_ops():
+    def row(x):
+        return x[None] if x.ndim == 2 else x
+
+    def planes(x):
+        return x[:, None] if x.ndim == 2 else x
+
+    def normalize(x, mean, std):
+        return image.normalize(row(x), mean, std, input_layout="HWC")
+
+    def pixels(x, mean, std, out=None):
+        norm = image.Normalize(mean, std, layout="HWC", input_layout="HWC", dtype=x.dtype.newbyteorder("="))
+        return norm(row(x), out=None if out is None else row(out)).reshape(x.shape)
+
+    def half(x, mean, std):
+        return image.normalize(planes(x), mean, std, layout="HWC", input_layout="CHW", dtype=np.float16)
+
+    def inverse(x, mean, std):
+        norm = image.Normalize(mean, std)
+        return norm.inverse(planes(x)), norm.inverse(planes(x), dtype=np.float32)
+
+    tensors = (*FLOATS[:1], *HALVES)
+    last, first, same = (functools.partial(is_picture, **how) for how in ({}, {"axis": -3}, {"dtypes": tensors}))
+    yield Op("image.to_tensor", image.to_tensor, 2, suits=last)
+    yield Op("image.normalize[HWC,CHW]", normalize, 2, constants(-1), suits=last)
+    yield Op("image.normalize[HWC]", pixels, 2, constants(-1), has_out=True, suits=same)
+    yield Op("image.normalize[CHW,HWC]", half, 2, constants(-3), suits=first)
+    yield Op("image.inverse", inverse, 2, constants(-3), suits=functools.partial(first, dtypes=(*FLOATS, *HALVES)))
+
+
 OPS = [
     *_list_ops(),
     *_list_channel_ops(),
     *_list_channel_backward_ops(),
     *_list_local_ops(),
     *_list_scaler_ops(),
+    *_list_picture_ops(),
 ]
 
 
