@@ -1,6 +1,6 @@
 """Moments and normalization of arrays on a CPU, at the speed of memory and with the same bits everywhere."""
 
-from . import nn
+from . import image, nn
 from .functional import (
     add_layer_norm,
     add_rms_norm,
@@ -37,6 +37,7 @@ __all__ = [
     "get_num_threads",
     "group_norm",
     "group_norm_backward",
+    "image",
     "instance_norm",
     "instance_norm_backward",
     "isa",

@@ -286,9 +286,16 @@ def statistic(name: str, value: Any, x: np.ndarray, axes: Sequence[int]) -> np.n
 
 
 def output(
-    out: Any, x: np.ndarray, dtype: np.dtype, others: _Named = (), *, in_place: _Named = (), name: str = "out"
+    out: Any,
+    x: np.ndarray,
+    dtype: np.dtype,
+    others: _Named = (),
+    *,
+    in_place: _Named = (),
+    name: str = "out",
+    source: str = "x",
 ) -> Any:
-    """`out`, if a result of x can be written there, or None.
+    """`out`, if a result of x, which messages call `source`, can be written there, or None.
 
     It may be x itself or one of the arrays `in_place`; else no element of it may be one of theirs or of the `others`'.
     """
@@ -299,13 +306,13 @@ def output(
     if out.dtype != dtype or not out.dtype.isnative:
         raise ValueError(f"{name} has dtype {out.dtype}; expected {dtype}, the dtype of the result")
     if out.shape != x.shape:
-        raise ValueError(f"{name} has shape {out.shape}; expected {x.shape}, the shape of x")
+        raise ValueError(f"{name} has shape {out.shape}; expected {x.shape}, the shape of the result")
     if not out.flags.writeable:
         raise ValueError(f"{name} is read-only; expected a writeable array")
     if overlaps_itself(out):
         raise ValueError(f"{name} has strides {out.strides}, so that elements share memory; expected separate elements")
     result = np.asarray(out)
-    for whose, value in (("x", x), *in_place):
+    for whose, value in ((source, x), *in_place):
         if not _is_same(value, out) and may_share(value, result):
             raise ValueError(f"{name} overlaps {whose} in part; expected {whose} itself or separate memory")
     for whose, value in others:

@@ -185,6 +185,18 @@ def rescale(
 ) -> tuple[np.ndarray, int] | None: ...
 def find_nonfinite(x: Any) -> int | None: ...
 def quantiles(x: np.ndarray, axis: int, q: np.ndarray) -> tuple[np.ndarray, np.ndarray, int] | None: ...
+def fold_picture(means: np.ndarray, stds: np.ndarray, scale: float, unit: float) -> np.ndarray | None: ...
+def picture(
+    x: Any,
+    folded: np.ndarray,
+    dtype: np.dtype,
+    order: int,
+    channels_first: bool,
+    swap: bool,
+    out: Any = ...,
+    inverse: bool = ...,
+    checked: bool = ...,
+) -> np.ndarray | None: ...
 
 class _Config(TypedDict):
     compiler: str

@@ -122,6 +122,7 @@ cdef extern from "kernels.h":
         const double *shift
         int inverse
         int *found
+        int swap
         const double *probability
         int probabilities
         int64_t *counts
@@ -129,6 +130,7 @@ cdef extern from "kernels.h":
         int kept_ndim, reduced_ndim
         fn_axis inner
         fn_axis *kept
+        fn_axis *reduced
 
     ctypedef void (*fn_kernel)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) noexcept nogil
 
@@ -176,6 +178,7 @@ cdef extern from "kernels.h":
         fn_kernel begin_columns
         fn_kernel merge_slots
         fn_kernel finish_columns
+        fn_kernel pictures
         const fn_kernel *extrema_rows
         const fn_kernel *extrema_columns
 
@@ -221,3 +224,4 @@ include "door/channels_backward.pxi"
 include "door/local.pxi"
 include "door/rescale.pxi"
 include "door/quantiles.pxi"
+include "door/picture.pxi"

@@ -28,11 +28,12 @@ cdef struct crew:
     int threads
 
 
-cdef int gather_crew(crew *team, const fn_job *job) except -1 nogil:
+cdef int gather_crew(crew *team, const fn_job *job, int64_t threshold) except -1 nogil:
+    """As many threads as there may be, but one below `threshold` elements."""
     cdef int64_t work = job.n * job.outer * job.inner.size
     team.table = fn_active_table()
     team.threads = 1
-    if work >= work_threshold:
+    if work >= threshold:
         team.threads = <int>min(<int64_t>fn_thread_count(fn_omp_max()), max(<int64_t>1, work))
     team.scratch = <char *>aligned_alloc(64, team.threads * FN_SCRATCH_BYTES)
     if team.scratch == NULL:
@@ -171,7 +172,7 @@ ctypedef int (*fn_driver)(fn_job *job, crew *team) except -1 nogil
 cdef int drive(fn_driver driver, fn_job *job) except -1 nogil:
     """Gather a crew and let a driver share a job among it."""
     cdef crew team
-    gather_crew(&team, job)
+    gather_crew(&team, job, work_threshold)
     try:
         driver(job, &team)
     finally:

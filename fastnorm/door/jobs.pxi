@@ -113,6 +113,7 @@ cdef void begin(fn_job *job) noexcept:
     job.saved = NULL
     job.folded = NULL
     job.relu = job.given = 0
+    job.center = job.center_lo = job.scale = job.shift = NULL
     job.found = NULL
     job.dweight = job.dbias = NULL
     job.parameter_dtype = FN_F64
@@ -121,18 +122,22 @@ cdef void begin(fn_job *job) noexcept:
     job.width = job.block = job.wave = 0
 
 
+cdef void describe(fn_array *array, cnp.ndarray x, int storage) noexcept:
+    """Tell the kernels where an array lies and how its elements are stored."""
+    array.dtype = storage
+    array.swapped = not cnp.PyArray_ISNOTSWAPPED(x)
+    array.aligned = cnp.PyArray_ISALIGNED(x)
+    array.data = <char *>cnp.PyArray_DATA(x)
+
+
 cdef bint use(fn_job *job, int which, cnp.ndarray x, const int64_t **steps) noexcept:
     """Tell the kernels of one array, if there is one. False for a storage type that they do not know."""
-    cdef fn_array *array = &job.array[which]
     steps[which] = NULL
     if x is None:
         return True
     steps[which] = <const int64_t *>cnp.PyArray_STRIDES(x)
-    array.dtype = storage_type(x)
-    array.swapped = not cnp.PyArray_ISNOTSWAPPED(x)
-    array.aligned = cnp.PyArray_ISALIGNED(x)
-    array.data = <char *>cnp.PyArray_DATA(x)
-    return array.dtype >= 0
+    describe(&job.array[which], x, storage_type(x))
+    return job.array[which].dtype >= 0
 
 
 cdef bint fill_job(fn_job *job, const char *reduced, cnp.ndarray x, cnp.ndarray y=None, cnp.ndarray z=None,

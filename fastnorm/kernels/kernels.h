@@ -156,6 +156,9 @@ typedef struct fn_job {
   int inverse;                                      /* the way back */
   int *found;                                       /* enum fn_found, shared by all threads */
 
+  /* Pictures: x and y of `inner` channels, constants of `period` channels in center, center_lo and scale. */
+  int swap; /* the first and the third channel change places */
+
   /* Quantiles, written to `mean`, `state_stride` from one probability to the next. */
   const double *probability; /* ascending, at most FN_PROBABILITIES */
   int probabilities;
@@ -238,7 +241,8 @@ typedef void (*fn_kernel)(const fn_job *job, int64_t lo, int64_t hi, void *scrat
 #define FN_STATE_KERNELS(X)                                                                                            \
   X(begin_columns)  /* a column of the running state that `scratch` points at: empty, or resumed */                    \
   X(merge_slots)    /* a slot: merged into the running state that `scratch` points at */                               \
-  X(finish_columns) /* a column of the running state that `scratch` points at: finished results */
+  X(finish_columns) /* a column of the running state that `scratch` points at: finished results */                    \
+  X(pictures)       /* `chunk` pixels of a picture: normalized, or with `inverse` restored */
 
 /* Kernels for every storage type. */
 #define FN_EXTREMA_KERNELS(X)                                                                                          \

@@ -1,0 +1,232 @@
+"""What counts as a picture, and the statistics of a data set of them.
+
+Pictures come as arrays, Pillow's images, lists or CPU tensors; `channel_stats` also reads files. Pillow and tqdm are
+optional: neither is imported before a file is read or a bar is shown, and an image of Pillow's is recognized without.
+"""
+
+import contextlib
+import importlib
+import math
+import os
+import sys
+from typing import Any
+
+import numpy as np
+
+from . import _arguments
+from .stats import Moments
+
+_UNITS = {"uint8": 255, "uint16": 65535}  # the level that is 1; bools and floats are in units of 1 already
+_STORED = "uint8, uint16, bool, float16, bfloat16, float32 or float64"
+_PALETTES = ("P", "PA")  # Pillow's modes of numbers that stand for colours
+
+
+def channel_stats(
+    images: Any, *, scale: float | None = None, input_layout: str = "HWC", ddof: float = 0, progress: bool | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    r"""Mean and standard deviation of each channel over all pixels of a data set: what `Normalize` is made of.
+
+    ``mean = scale * sum(x) / n`` and ``std = |scale| * sqrt(sum((x - sum(x) / n)**2) / (n - ddof))``, where ``x`` is
+    one channel of the ``n`` pixels of all pictures together. A large picture counts for more than a small one.
+
+    Parameters
+    ----------
+    images : iterable
+        Pictures, batches of them, or paths of files: a list, a generator, an array of shape (N, H, W, C), anything
+        that gives its items when it is asked for them. Pictures are arrays, Pillow's images or CPU tensors of two
+        dimensions (HW, one channel) or three, batches have four; dtypes are uint8, uint16, or bool and floats. Sizes
+        may differ, the number of channels may not. Pillow reads files, one at a time; their palettes become RGB, or
+        RGBA where a colour is transparent.
+    scale : float, optional
+        What stored numbers are multiplied by: finite and not 0. By default as `Normalize` does: 1/255 for uint8,
+        1/65535 for uint16, 1 for bool and floats, so that results lie in [0, 1].
+    input_layout : {"HWC", "CHW"}, default "HWC"
+        Whether channels are the last axis of an array or come before height and width.
+    ddof : float, default 0
+        Delta degrees of freedom, in pixels. Where none is left std is inf or NaN.
+    progress : bool, optional
+        Whether tqdm shows a bar, on stderr. By default it does if it is installed and stderr is a terminal.
+
+    Returns
+    -------
+    mean, std : ndarray of shape (C,)
+        float64, in the units of ``scale * x``, which are those that `Normalize` of the same `scale` expects. A channel
+        of one level has std 0, which `Normalize` refuses. NaN in a float picture makes NaN of its channel.
+
+    Raises
+    ------
+    ValueError
+        For pictures that differ in their number of channels or in what stands for 1 (uint8 among floats, for example),
+        for shapes that are none of a picture or that are one picture's where many are expected, and for no pixels
+        at all. The message names the picture: ``images[i]``.
+    TypeError
+        For a path or a Pillow image where an iterable is expected, and for dtypes that pictures do not have.
+    OSError
+        For a file that cannot be read. The message names it.
+    ImportError
+        If Pillow is needed to read a file, or tqdm for ``progress=True``, and is not installed
+        (``pip install fastnorm[image]``).
+
+    Notes
+    -----
+    The moments of each picture are merged into those of the ones before it, in order, by the pairwise formula of Chan,
+    Golub and LeVeque, "Algorithms for Computing the Sample Variance", The American Statistician 37 (1983):
+    ``delta = mean_b - mean_a``, ``mean = mean_a + delta * n_b / n`` and
+    ``m2 = m2_a + m2_b + delta**2 * n_a * n_b / n``. Means and variances are carried in two doubles each, so the same
+    pictures in another order or in other batches give the same numbers within the accuracy of `Moments`. In the same
+    order they give the same bytes, on any number of threads.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnorm.image import Normalize, channel_stats
+    >>> dark, light = np.zeros((2, 3, 3), np.uint8), np.full((4, 3, 3), 255, np.uint8)
+    >>> mean, std = channel_stats([dark, light])
+    >>> mean.round(4), std.round(4)
+    (array([0.6667, 0.6667, 0.6667]), array([0.4714, 0.4714, 0.4714]))
+    >>> Normalize(mean, std)(light).mean().round(4)
+    np.float32(0.7071)
+
+    Files, with a bar::
+
+        mean, std = channel_stats(sorted(Path("train").rglob("*.jpg")), progress=True)
+    """
+    _arguments.choice("input_layout", input_layout, ("HWC", "CHW"))
+    _arguments.choice("progress", progress, (None, True, False))
+    ddof = _arguments.real("ddof", ddof)
+    if scale is not None:
+        scale = _arguments.real("scale", scale)
+        if scale == 0 or math.isinf(scale):
+            raise ValueError(f"scale must be finite and not 0, got {scale!r}")
+    _refuse_single(images, input_layout)
+    total, first = Moments(), None
+    with _shown(images, progress) as items:
+        for i, item in enumerate(items):
+            first = _take(total, i, item, input_layout, first)
+    if first is None or total.count == 0:
+        raise ValueError("images has no pixels; expected at least one picture")
+    factor = (1, unit(first)) if scale is None else scale.as_integer_ratio()
+    with np.errstate(invalid="ignore"):  # of infinity
+        means = zip(total.mean.tolist(), total._mean_lo().tolist(), strict=True)
+    mean = [_multiplied(high, low, *factor) for high, low in means]
+    std = [_multiplied(value, 0.0, abs(factor[0]), factor[1]) for value in total.std(ddof).tolist()]
+    return np.array(mean), np.array(std)
+
+
+def as_picture(name: str, value: Any) -> np.ndarray:
+    """`value` as an exact ndarray of two, three or four dimensions and of a dtype that pictures have."""
+    _refuse_palette(name, value)
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            _refuse_palette(name, item)
+    try:
+        x = _arguments.array(name, value)
+    except ValueError:  # parts of different shapes: NumPy does not say whose
+        if isinstance(value, (list, tuple)):
+            raise ValueError(f"{name} is a {type(value).__name__} of unequal parts; expected one picture") from None
+        raise
+    if x.dtype.kind in "iu" and x.dtype.name not in _UNITS:
+        hint = "give .astype(np.uint8) of levels up to 255, or floats"
+        raise TypeError(f"{name} has dtype {x.dtype}; expected {_STORED}: {hint}")
+    if x.ndim not in (2, 3, 4):
+        raise ValueError(f"{name} has shape {x.shape}; expected two dimensions (HW), three, or four for a batch")
+    return x.view(np.uint8) != 0 if x.dtype == np.bool else x  # the bytes of Pillow's True are 255
+
+
+def unit(dtype: np.dtype) -> int:
+    """What stands for 1.0 in a picture of this dtype."""
+    return _UNITS.get(dtype.name, 1)
+
+
+def is_pillow(value: Any) -> bool:
+    """Whether `value` is an image of Pillow's."""
+    module = sys.modules.get("PIL.Image")
+    return module is not None and isinstance(value, module.Image)
+
+
+def _refuse_palette(name: str, value: Any) -> None:
+    if is_pillow(value) and value.mode in _PALETTES:
+        raise ValueError(f'{name} has mode "{value.mode}", numbers of colours; expected colours: {name}.convert("RGB")')
+
+
+def _refuse_single(images: Any, input_layout: str) -> None:
+    """Refuse what is no iterable of pictures: above all one picture, of which each row would be taken for one."""
+    example = "expected an iterable of pictures, for example [images]"
+    if isinstance(images, (str, bytes, os.PathLike)) or is_pillow(images):
+        raise TypeError(f"images is a single {type(images).__name__}; {example}")
+    if not np.iterable(images):
+        raise TypeError(f"images is of type {type(images).__name__}; {example}")
+    shape = tuple(getattr(images, "shape", ()))
+    if len(shape) == 2 or (len(shape) == 3 and shape[_channel_axis(3, input_layout)] in (2, 3, 4)):
+        raise ValueError(f"images has shape {shape}, that of a single picture; {example}")
+
+
+def _channel_axis(ndim: int, input_layout: str) -> int:
+    return ndim - (1 if input_layout == "HWC" else 3)
+
+
+def _take(total: Moments, i: int, item: Any, input_layout: str, first: np.dtype | None) -> np.dtype:
+    """Merge the moments of a picture, a batch or a file into the total; return the dtype that came first."""
+    name = f"images[{i}]"
+    if isinstance(item, (str, os.PathLike)):
+        name = f"{name} ({os.fspath(item)!r})"
+        x = _read(name, item)
+    else:
+        x = as_picture(name, item)
+    if first is not None and unit(x.dtype) != unit(first):
+        raise ValueError(f"{name} has dtype {x.dtype}; expected one that goes with {first}, as before")
+    x, axis = (x[..., None], 2) if x.ndim == 2 else (x, _channel_axis(x.ndim, input_layout))
+    if total._shape not in (None, (x.shape[axis],)):
+        raise ValueError(f"{name} has shape {x.shape}, {x.shape[axis]} channels; expected {total._shape[0]}, as before")
+    total.update(x, tuple(a for a in range(x.ndim) if a != axis))
+    return x.dtype if first is None else first
+
+
+def _read(name: str, path: Any) -> np.ndarray:
+    """The picture in a file, with colours where the file has numbers of a palette."""
+    pillow = _import("PIL.Image", "Pillow", "reading files")
+    try:
+        with pillow.open(path) as stored:
+            stored.load()
+            colours = "RGBA" if stored.has_transparency_data else "RGB"
+            found = stored.convert(colours) if stored.mode in _PALETTES else stored
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise nearly anything, and seldom say of which file
+        if getattr(error, "filename", None) is not None:
+            raise
+        raise OSError(f"{name} cannot be read: {error}") from error
+    return as_picture(name, found)
+
+
+def _shown(images: Any, progress: bool | None) -> Any:
+    """A context in which `images` are iterated, under a bar or not."""
+    if progress is not False:
+        try:
+            tqdm = _import("tqdm", "tqdm", "progress=True")
+        except ModuleNotFoundError:
+            if progress:
+                raise
+        else:
+            return tqdm.tqdm(images, disable=None if progress is None else False, unit=" pictures")
+    return contextlib.nullcontext(images)
+
+
+def _import(module: str, package: str, purpose: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name not in (module, module.partition(".")[0]):
+            raise
+        message = f"{purpose} needs {package}: pip install fastnorm[image]"
+        raise ModuleNotFoundError(message, name=error.name) from None
+
+
+def _multiplied(high: float, low: float, numerator: int, denominator: int) -> float:
+    """(high + low) * numerator / denominator, rounded once: integers of Python's are divided so."""
+    if math.isfinite(high):
+        a, b = high.as_integer_ratio()
+        c, d = low.as_integer_ratio()
+        with contextlib.suppress(OverflowError):
+            return (a * d + c * b) * numerator / (b * d * denominator)
+    return high * (numerator / denominator)
