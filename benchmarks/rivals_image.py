@@ -321,7 +321,6 @@ def cv2_sums(sample):
 
 
 def cv2_table(made):
-    """Look bytes up, as albumentations does in some of its versions."""
     return partial(cv2.LUT, made.x, values_of_bytes()[None])
 
 

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from compare_with_numpy import (
@@ -140,8 +141,6 @@ def libraries():
 
 def load_photos():
     """Return the sample photos by name, copied because PyTorch warns of read-only arrays."""
-    from pathlib import Path
-
     from sklearn.datasets import load_sample_images
 
     data = load_sample_images()
@@ -199,8 +198,11 @@ def race(photos, repeats):
 
 def statistics_table(photos):
     """Show mean and deviation of each channel, in units of the brightest: of the photos and of ImageNet."""
-    sources = {name: channel_stats([photo]) for name, photo in photos.items()}
-    sources |= {"both photos": channel_stats(photos.values()), "ImageNet": (IMAGENET_MEAN, IMAGENET_STD)}
+    sources = {name: channel_stats([photo], progress=False) for name, photo in photos.items()}
+    sources |= {
+        "both photos": channel_stats(photos.values(), progress=False),
+        "ImageNet": (IMAGENET_MEAN, IMAGENET_STD),
+    }
     rows = [["mean and std of", *CHANNELS]]
     rows += [
         [name, *[f"{m:.3f} {s:.3f}" for m, s in zip(mean, std, strict=True)]] for name, (mean, std) in sources.items()
