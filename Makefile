@@ -18,12 +18,12 @@ SETTINGS := CC=$(CC) CFLAGS=$(CFLAGS) LDFLAGS=$(LDFLAGS) OPENMP=$(FASTNORM_OPENM
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo demo-mlp demo-lstm demo-pipeline test test-peers bench lint lint-c format dist clean FORCE
+.PHONY: help demo demo-mlp demo-lstm demo-pipeline demo-photos test test-peers bench lint lint-c format dist clean FORCE
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 	@echo "Variables: ARGS (more options for pytest or the demos), CC, PYTHON (the interpreter to start from), VENV,"
-	@echo "PEERS=0 (bench without PyTorch), FASTNORM_OPENMP and FASTNORM_SANITIZE (see setup.py)."
+	@echo "PEERS=0 (bench without the group peers), FASTNORM_OPENMP and FASTNORM_SANITIZE (see setup.py)."
 
 demo: $(VENV)/built $(VENV)/group-demo  ## normalize real data side by side with NumPy: a table and a picture
 	@$(BIN)/python examples/compare_with_numpy.py $(ARGS)
@@ -37,10 +37,13 @@ demo-lstm: $(VENV)/built $(VENV)/group-demo  ## train an LSTM with a layer norm:
 demo-pipeline: $(VENV)/built $(VENV)/group-demo  ## a scikit-learn pipeline with either's scalers: equal scores, times
 	@$(BIN)/python examples/sklearn_pipeline.py $(ARGS)
 
+demo-photos: $(VENV)/built $(VENV)/group-demo  ## photos normalized for a network and restored: a picture, times
+	@$(BIN)/python examples/photos.py $(ARGS)
+
 test: $(VENV)/built $(VENV)/group-test  ## run the tests
 	$(BIN)/python -m pytest tests -m "not peers" $(ARGS)
 
-test-peers: $(VENV)/built $(VENV)/group-test $(VENV)/group-peers  ## run the tests that need PyTorch (installs it)
+test-peers: $(VENV)/built $(VENV)/group-test $(VENV)/group-peers  ## run the tests that need the group peers (installs it)
 	$(BIN)/python -m pytest tests -m peers $(ARGS)
 
 bench: $(VENV)/built $(VENV)/group-test $(if $(filter 1,$(PEERS)),$(VENV)/group-peers)  ## run the benchmarks
@@ -69,7 +72,7 @@ dist: $(VENV)/group-dev  ## build the sdist, and the wheel from it, into dist/
 
 clean:  ## remove what the other targets made, $(VENV) included
 	rm -rf $(VENV) build dist *.egg-info fastnorm/_ops.c fastnorm/*.so
-	rm -f compare_with_numpy.png digits_mlp.png lstm_layernorm.png sklearn_pipeline.png
+	rm -f compare_with_numpy.png digits_mlp.png lstm_layernorm.png sklearn_pipeline.png photos.png
 	rm -rf .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -6,7 +6,7 @@ import exact
 import numpy as np
 import pytest
 import rivals
-from libraries import THREADS, fastnorm, scipy, set_threads, sklearn, torch
+from libraries import THREADS, albumentations, cv2, fastnorm, scipy, set_threads, sklearn, torch
 
 LIMIT_SECONDS = 0.3
 CHANGING_ROUNDS = 20  # of a call that changes its input, which is brought back before each
@@ -18,6 +18,8 @@ def pytest_benchmark_update_machine_info(machine_info):
     machine_info["torch"] = torch.__version__ if torch else None
     machine_info["scipy"] = scipy.__version__ if scipy else None
     machine_info["sklearn"] = sklearn.__version__ if sklearn else None
+    machine_info["cv2"] = cv2.__version__ if cv2 else None
+    machine_info["albumentations"] = albumentations.__version__ if albumentations else None
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -34,7 +36,8 @@ def race(benchmark):
         error, right = exact.check(job, call())
         assert right or rival != "fastnorm", f"{job}: wrong by {error:.3g}"
         benchmark.group = str(job)
-        benchmark.extra_info.update(rival=rival, right=right, largest_error=error, threads=THREADS)
+        way = getattr(call, "way", rival)
+        benchmark.extra_info.update(rival=rival, way=way, right=right, largest_error=error, threads=THREADS)
         if hasattr(call, "refresh"):
             benchmark.pedantic(call, setup=call.refresh, rounds=CHANGING_ROUNDS, warmup_rounds=1)
         else:

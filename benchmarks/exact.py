@@ -5,9 +5,10 @@ hundred megabytes.
 """
 
 import functools
+from dataclasses import replace
 
 import numpy as np
-from jobs import EPS, ESTIMATORS, MOMENTUM, NEIGHBOURS, NUM_GROUPS, inputs
+from jobs import CROP, EPS, ESTIMATORS, LEVELS, MEAN, MOMENTUM, NEIGHBOURS, NUM_GROUPS, STD, inputs, per_plane
 
 EPS_OF = {"float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 SLICE_BYTES = 2**26
@@ -307,10 +308,36 @@ def exact_quartiles(job):
     return np.array([np.quantile(column, [0.25, 0.5, 0.75]) for column in columns]).T
 
 
+# ---- pictures
+
+
+def image_parts(job, answer):
+    """Compare a picture or a batch; one that is brought back is exact."""
+    (got,), want = map(doubles, answer), exact_image(job)
+    if got.shape != want.shape:
+        raise ValueError(f"{job}: the answer has shape {got.shape}")
+    stored = replace(job, dtype="float16" if "float16" in job.variant else "float32")
+    return [(np.max(np.abs(got - want)), 0 if job.op == "image_inverse" else tolerance(stored))]
+
+
+@functools.lru_cache(maxsize=1)
+def exact_image(job):
+    x = inputs(job).x
+    if job.op == "image_inverse":
+        return np.rint(255 * (x * per_plane(STD) + per_plane(MEAN))).transpose(1, 2, 0)
+    if "flipped crop" in job.variant:
+        x = x[CROP][:, ::-1]
+    y = x / np.float64(LEVELS[job.dtype])
+    if job.op == "image_normalize":
+        y = (y - MEAN) / STD
+    return np.moveaxis(y, -1, -3) if job.variant.startswith("CHW") else y
+
+
 PARTS = {
     "batch_norm": batch_norm_parts,
     "mean_var": mean_var_parts,
     "minmax": minmax_parts,
     "moments": moments_parts,
+    **dict.fromkeys(["image_normalize", "image_to_tensor", "image_inverse"], image_parts),
     **{f"{name}.fit": fit_parts for name in ESTIMATORS},
 }

@@ -20,6 +20,9 @@ if importlib.util.find_spec("ml_dtypes"):
     import ml_dtypes  # noqa: F401, since NumPy knows the name bfloat16 only after this
 
     HALVES.append("bfloat16")
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of every picture
+LEVELS = {"uint8": 255, "uint16": 65535, "float32": 1}  # the stored number of a picture's white
+CROP = slice(16, 240), slice(16, 240)
 ESTIMATORS = ["StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler", "Normalizer"]
 NORMS = ["l1", "l2", "max"]
 
@@ -171,6 +174,25 @@ def estimators(dtype, fit, scale, transform, in_place, fit_transform):
     ]
 
 
+PICTURE, FRAME = (224, 224, 3), (1080, 1920, 3)
+
+
+def picture(op, shape, variant, dtype="uint8", **targets):
+    """List a job that is also raced against the quickest way that any of its rivals knows."""
+    return Job(op, shape, variant=variant, dtype=dtype, targets={"best": None} | targets)
+
+
+IMAGE = [
+    *[picture("image_normalize", shape, "CHW", best=4) for shape in [PICTURE, FRAME]],
+    replace(picture("image_normalize", (64, *PICTURE), "CHW out=", limit=0.8), limit="widen"),
+    *[picture("image_normalize", shape, "HWC", cv2=2, albumentations=2) for shape in [PICTURE, FRAME]],
+    picture("image_normalize", PICTURE, "CHW function"),
+    picture("image_normalize", PICTURE, "CHW float16"),
+    picture("image_normalize", (256, 256, 3), "CHW flipped crop"),
+    *[picture("image_normalize", PICTURE, "CHW", dtype) for dtype in ["uint16", "float32"]],
+    picture("image_to_tensor", PICTURE, "CHW"),
+    picture("image_inverse", (3, 224, 224), "HWC", "float32"),
+]
 METHODS = ["fit", "transform", "fit_transform"]
 PREPROCESSING = [
     *estimators("float32", fit=25, scale=15, transform=4, in_place=7, fit_transform=10),
@@ -186,7 +208,13 @@ PREPROCESSING = [
         for method in METHODS
     ],
 ]
-GROUPS = {"functional": FUNCTIONAL, "channels": CHANNELS, "local": LOCAL, "stats": STATISTICS}  # as the bench files
+GROUPS = {  # as the bench files
+    "functional": FUNCTIONAL,
+    "channels": CHANNELS,
+    "local": LOCAL,
+    "stats": STATISTICS,
+    "image": IMAGE,
+}
 if importlib.util.find_spec("sklearn"):
     GROUPS["preprocessing"] = PREPROCESSING
 JOBS = [job for group in GROUPS.values() for job in group]
@@ -239,6 +267,8 @@ class Inputs:
 def inputs(job):
     """Make the arrays of a job; the last job's are kept, because its rivals follow one another."""
     rng = np.random.default_rng(20240229)
+    if job.op.startswith("image_"):
+        return picture_inputs(job, rng)
     x = rng.standard_normal(job.shape, dtype=np.float32)
     x *= 2
     x += 1
@@ -263,3 +293,21 @@ def inputs(job):
     if job.variant.endswith("out="):
         made["out"] = np.zeros_like(x)
     return Inputs(x.astype(job.dtype, copy=False), job.axis, **made)
+
+
+def picture_inputs(job, rng):
+    """Make a picture or a batch of them, channels last; for an inverse, what a normalized one is, channels first."""
+    if job.op == "image_inverse":
+        levels = rng.integers(0, 256, job.shape)
+        return Inputs(((levels / 255 - per_plane(MEAN)) / per_plane(STD)).astype(job.dtype))
+    if job.dtype == "float32":
+        x = rng.random(job.shape, dtype=np.float32)
+    else:
+        x = rng.integers(0, LEVELS[job.dtype] + 1, job.shape, dtype=job.dtype)
+    planes = (*job.shape[:-3], job.shape[-1], *job.shape[-3:-1])
+    return Inputs(x, out=np.zeros(planes, np.float32) if job.variant.endswith("out=") else None)
+
+
+def per_plane(numbers):
+    """Shape one number per channel so that they broadcast against planes."""
+    return np.reshape(numbers, (-1, 1, 1))

@@ -1,7 +1,7 @@
 """The libraries that race, imported in an order that is fair to all, and what their calls share.
 
-PyTorch, SciPy and scikit-learn are optional. PyTorch is imported before fastnorm, so that both run on one OpenMP
-runtime: the waiting threads of a second one would take the processor from whoever is timed next.
+PyTorch, SciPy, scikit-learn, OpenCV and albumentations are optional. PyTorch is imported before fastnorm, so that both
+run on one OpenMP runtime: the waiting threads of a second one would take the processor from whoever is timed next.
 """
 
 import os
@@ -19,8 +19,18 @@ try:
     import sklearn.preprocessing
 except ImportError:
     sklearn = None
+try:
+    import cv2
+except ImportError:
+    cv2 = None
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would look for a newer version of itself
+try:
+    import albumentations
+except ImportError:
+    albumentations = None
 
 import fastnorm
+import fastnorm.image
 
 if sklearn:
     import fastnorm.preprocessing
@@ -38,6 +48,8 @@ def set_threads(threads):
     fastnorm.set_num_threads(threads)
     if torch:
         torch.set_num_threads(threads)
+    if cv2:
+        cv2.setNumThreads(threads)
 
 
 def formula(function):

@@ -87,6 +87,26 @@ static void stream_part(char *dst, const char *src, size_t n)
 #endif
 }
 
+/* Each byte becomes a word of four bytes. A block of words is made in cache first, which compilers do with vectors. */
+static void widen_part(uint32_t *dst, const uint8_t *src, size_t n)
+{
+    size_t i = 0;
+    for (; i < n && (uintptr_t)(dst + i) % 64; i++)
+        dst[i] = src[i];
+    for (; i + BLOCK / 4 <= n; i += BLOCK / 4) {
+        uint32_t value[BLOCK / 4] __attribute__((aligned(64)));
+        for (int k = 0; k < BLOCK / 4; k++)
+            value[k] = src[i + k];
+        for (int k = 0; k < UNROLL; k++)
+            stream_vector((char *)(dst + i) + k * WIDTH, ((const vector *)value)[k]);
+    }
+    for (; i < n; i++)
+        dst[i] = src[i];
+#if defined(__SSE2__)
+    _mm_sfence();
+#endif
+}
+
 static void update_part(char *x, size_t n, uint64_t mask)
 {
     vector masks = (vector){0} | mask;
@@ -118,6 +138,16 @@ void memory_stream(char *dst, const char *src, size_t n, int threads)
     for (int t = 0; t < threads; t++) {
         size_t lo = part(n, threads, t), hi = part(n, threads, t + 1);
         stream_part(dst + lo, src + lo, hi - lo);
+    }
+}
+
+/* Writes n words, each a byte of src: n bytes read, 4 n written. */
+void memory_widen(uint32_t *dst, const uint8_t *src, size_t n, int threads)
+{
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int t = 0; t < threads; t++) {
+        size_t lo = part(n, threads, t), hi = part(n, threads, t + 1);
+        widen_part(dst + lo, src + lo, hi - lo);
     }
 }
 

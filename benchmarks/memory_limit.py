@@ -26,7 +26,12 @@ def read(src, threads):
 
 def stream(dst, src, threads):
     """Copy `src` to `dst` with streaming (non-temporal) stores. Moves `2 * src.nbytes`."""
-    library().memory_stream(*pointers(dst, src), src.nbytes, threads)
+    library().memory_stream(*pointers(dst, src, src.nbytes), src.nbytes, threads)
+
+
+def widen(dst, src, threads):
+    """Write a word of four bytes for each byte of `src`, with streaming stores. Moves `5 * src.nbytes`."""
+    library().memory_widen(*pointers(dst, src, 4 * src.nbytes), src.nbytes, threads)
 
 
 def update(x, threads):
@@ -36,9 +41,9 @@ def update(x, threads):
     library().memory_update(x.ctypes.data, x.nbytes, 0, threads)
 
 
-def pointers(dst, src):
-    if dst.nbytes != src.nbytes or not (dst.flags.c_contiguous and src.flags.c_contiguous):
-        raise ValueError("a copy needs two contiguous arrays of equal size")
+def pointers(dst, src, nbytes):
+    if dst.nbytes != nbytes or not (dst.flags.c_contiguous and src.flags.c_contiguous):
+        raise ValueError(f"a copy needs two contiguous arrays, the first of {nbytes} bytes")
     return dst.ctypes.data, src.ctypes.data
 
 
@@ -51,6 +56,8 @@ def library():
     loaded.memory_read.restype = ctypes.c_uint64
     loaded.memory_stream.argtypes = [address, address, size, count]
     loaded.memory_stream.restype = None
+    loaded.memory_widen.argtypes = [address, address, size, count]
+    loaded.memory_widen.restype = None
     loaded.memory_update.argtypes = [address, size, ctypes.c_uint64, count]
     loaded.memory_update.restype = None
     return loaded

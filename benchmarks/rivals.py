@@ -6,14 +6,16 @@ would do once and not in every call (tensors, the forward pass that a backward p
 
 from functools import partial
 
+import exact
 import memory_limit
 import numpy as np
+import rivals_image as image
 from jobs import HALVES, inputs
-from libraries import scipy, sklearn, torch
+from libraries import albumentations, cv2, scipy, sklearn, torch
 from rivals_fastnorm import FASTNORM
 from rivals_numpy import NUMPY, SCIPY
 from rivals_sklearn import FASTNORM_ESTIMATORS, SKLEARN
-from rivals_torch import TORCH, tensor
+from rivals_torch import TORCH, quickest, tensor
 
 
 def in_float32(array):
@@ -21,14 +23,25 @@ def in_float32(array):
 
 
 RIVALS = {
-    "fastnorm": FASTNORM | FASTNORM_ESTIMATORS,
+    "fastnorm": FASTNORM | FASTNORM_ESTIMATORS | image.FASTNORM,
     "float32": FASTNORM,
-    "torch": TORCH,
-    "numpy": NUMPY,
+    "torch": TORCH | image.TORCH,
+    "numpy": NUMPY | image.NUMPY,
     "scipy": SCIPY,
     "sklearn": SKLEARN,
+    "cv2": image.CV2,
+    "albumentations": image.ALBUMENTATIONS,
 }
-VIEWS = {"float32": in_float32, "torch": tensor}  # what a rival takes in place of an array
+OTHER_WAYS = {  # of the rivals by whose names they begin
+    "torch folded": image.TORCH_FOLDED,
+    "numpy folded": image.NUMPY_FOLDED,
+    "cv2 parameters": image.CV2_PARAMETERS,
+    "cv2 tables": image.CV2_TABLES,
+    "cv2 sums": image.CV2_SUMS,
+    "cv2 arithmetic": image.CV2_ARITHMETIC,
+}
+INSTALLED = {"torch": torch, "scipy": scipy, "sklearn": sklearn, "cv2": cv2, "albumentations": albumentations}
+VIEWS = {"float32": in_float32, "torch": tensor, "torch folded": tensor}  # what a rival takes in place of an array
 
 
 def names(job):
@@ -37,10 +50,13 @@ def names(job):
     A job in half precision runs against fastnorm's own float32 on the same values. It does not run against NumPy, which
     stores half precision well but is neither fast nor accurate in it.
     """
-    installed = {"torch": torch, "scipy": scipy, "sklearn": sklearn}
     left_out = {"numpy"} if job.dtype in HALVES else {"float32"}
-    candidates = [name for name in RIVALS if name not in left_out]
-    return [name for name in candidates if job.form in RIVALS[name] and installed.get(name, True)]
+    found = [name for name in ways(job, RIVALS) if name not in left_out]
+    return [*found, "best"] if "best" in job.targets else found
+
+
+def ways(job, tables):
+    return [name for name, table in tables.items() if job.form in table and INSTALLED.get(name.partition(" ")[0], True)]
 
 
 def pairs(jobs):
@@ -49,8 +65,20 @@ def pairs(jobs):
 
 def rival(name, job):
     """Return the call to be timed."""
+    if name == "best":
+        return best(job)
     made = inputs(job).own()
-    return RIVALS[name][job.form](made.each(VIEWS[name]) if name in VIEWS else made)
+    return (RIVALS | OTHER_WAYS)[name][job.form](made.each(VIEWS[name]) if name in VIEWS else made)
+
+
+def best(job):
+    """Return the quickest right way of all rivals; it is called `way`."""
+    calls = {name: rival(name, job) for name in ways(job, RIVALS | OTHER_WAYS) if name not in {"fastnorm", "float32"}}
+    right = {name: call for name, call in calls.items() if call and exact.check(job, call())[1]}
+    way = min(right, key=lambda name: quickest(right[name]))
+    call = partial(right[way])
+    call.way = way
+    return call
 
 
 # ---- what a job is held against that answers another question
@@ -73,5 +101,7 @@ def move_bytes(made, loops, threads):
             memory_limit.read(made.x, threads)
         elif loop == "update":
             memory_limit.update(made.x, threads)
+        elif loop == "widen":
+            memory_limit.widen(made.out, made.x, threads)
         else:
             memory_limit.stream(made.out, made.x, threads)

@@ -41,6 +41,9 @@ TITLES = {  # the rare ones last, where they widen few rows
     "float32": "times float32",
     "scipy": "times scipy",
     "memory": "MB beside input and output",
+    "cv2": "times OpenCV",
+    "albumentations": "times albumentations",
+    "best": "times the best way of any rival",
 }
 COLUMN = 36
 
@@ -50,6 +53,7 @@ class Contender:
 
     def __init__(self, call):
         self.call = call
+        self.way = getattr(call, "way", "")  # whose it is, if that is not said by the contender's name
         self.refresh = getattr(call, "refresh", None)
         self.repeats = 1
         estimate = self.quickest()
@@ -194,7 +198,9 @@ def report(job, names, width, args):
     neighbours = Neighbours()
     pairs = measure(ready, args.rounds, args.seconds)
     busy = neighbours.cores()
-    cells = {name: ratio_cell(found, job.targets.get(name)) for name, found in pairs.items()}
+    cells = {
+        name: f"{ratio_cell(found, job.targets.get(name))}  {ready[name].way}".rstrip() for name, found in pairs.items()
+    }
     if "memory" in job.targets:
         cells["memory"] = memory_cell(job, args.threads)
     print(row(str(job), [cells.get(name, "") for name in names], width), flush=True)

@@ -254,12 +254,11 @@ def cells(result):
     )
 
 
-def table(results):
-    """Align the results as plain text: names to the left, numbers to the right."""
-    rows = [HEADINGS, *map(cells, results)]
+def plain_table(rows):
+    """Align rows of texts under the first one: names to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows.insert(1, ["-" * width for width in widths])
-    return "\n".join(aligned(row, widths) for row in rows)
+    head, *others = rows
+    return "\n".join(aligned(row, widths) for row in (head, ["-" * width for width in widths], *others))
 
 
 def aligned(row, widths):
@@ -355,7 +354,7 @@ def main():
     results = []
     for jobs in (photo_jobs, digit_jobs, tumour_jobs):  # one after the other: each frees its data
         results += [compare(job, args.repeats) for job in jobs()]
-    print(table(results))
+    print(plain_table([HEADINGS, *map(cells, results)]))
     print(
         "\nErrors are the largest against float64, relative to the exact value "
         "(normalized values, skewness and kurtosis: to at least 1)."

@@ -19,9 +19,9 @@ import numpy as np
 from compare_with_numpy import (
     FASTNORM_COLOR,
     NUMPY_COLOR,
-    aligned,
     label_bar,
     median_seconds,
+    plain_table,
     show_ratio,
     show_time,
     threads_in_use,
@@ -95,12 +95,6 @@ def score_table(theirs, ours):
         means = [f"{found[scaler, model, best].mean():.6f}" for found in (theirs, ours)]
         rows.append([scaler, model, f"{best:g}", *means])
     return plain_table(rows)
-
-
-def plain_table(rows):
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows.insert(1, ["-" * width for width in widths])
-    return "\n".join(aligned(row, widths) for row in rows)
 
 
 def scaler_work(x):

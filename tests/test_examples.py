@@ -87,6 +87,7 @@ def test_the_demo_draws_its_picture_and_says_where(demo):
         ("digits_mlp", ["scikit-learn", "matplotlib", "threadpoolctl", "tqdm"]),
         ("lstm_layernorm", ["scikit-learn", "matplotlib", "threadpoolctl", "tqdm"]),
         ("sklearn_pipeline", ["scikit-learn", "matplotlib", "threadpoolctl", "tqdm"]),
+        ("photos", ["scikit-learn", "Pillow", "matplotlib"]),
     ],
 )
 def test_an_example_says_what_is_missing(program, missing):
@@ -343,3 +344,126 @@ def test_the_options_of_the_pipeline_are_explained(tmp_path):
     run = run_program("sklearn_pipeline", tmp_path, "--copies", "1")
     assert run.returncode == 2
     assert "error: argument --copies: " in run.stderr
+
+
+PEERS = ("torch", "cv2", "albumentations")
+RUN_PHOTOS = """
+import sys
+
+class Hidden:
+    def find_spec(name, *_):
+        if name in {hidden}:
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Hidden)
+sys.path.insert(0, sys.argv.pop(1))
+import fastnorm.image
+{change}
+import photos
+photos.main()
+"""
+WRONG_INVERSE = """
+right = fastnorm.image.Normalize.inverse
+
+def wrong(self, x):
+    picture = right(self, x)
+    picture[0, :2, 0] ^= 1
+    return picture
+
+fastnorm.image.Normalize.inverse = wrong
+"""
+
+
+def run_photos(folder, hidden=PEERS, change=""):
+    """Run the program, with a change of fastnorm, in an interpreter from which some packages are hidden."""
+    pytest.importorskip("sklearn")
+    pytest.importorskip("matplotlib")
+    code = RUN_PHOTOS.format(hidden=hidden, change=change)
+    command = [sys.executable, "-c", code, str(EXAMPLES), "--repeats", "1", "--threads", "1"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def errors_of_libraries(text):
+    """Return the largest error of each library in the table of times, whose rows tell a time and ratios."""
+    table = [re.split(r" {2,}", line) for line in text.partition("\nwork ")[2].splitlines()]
+    names, _, *work, errors = table[: [row[0] for row in table].index("largest error") + 1]
+    assert [name for name, *_ in work] == [
+        "china.jpg, 427x640x3, to CHW",
+        "china.jpg, 427x640x3, to HWC",
+        "64 crops of 224x224 into a batch",
+    ]
+    for _, seconds, *ratios in work:
+        assert re.fullmatch(r"[\d.]+ [mu]s", seconds)
+        assert all(re.fullmatch(r"[\d.]+x", ratio) for ratio in ratios)
+        assert len(ratios) == len(names) - 2
+    return dict(zip(names[1:], map(float, errors[1:]), strict=True))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Run the photos with what the group `demo` installs: the run, the folder."""
+    folder = tmp_path_factory.mktemp("photos")
+    run = run_photos(folder)
+    assert run.returncode == 0, run.stderr
+    return run, folder
+
+
+@pytest.mark.slow
+def test_photos_are_restored_and_described(photos):
+    run, _ = photos
+    from sklearn.datasets import load_sample_images
+
+    pictures = [image / 255 for image in load_sample_images().images]
+    described = dict(zip(["china.jpg", "flower.jpg"], pictures, strict=True)) | {"both photos": np.stack(pictures)}
+    for name in ("china.jpg", "flower.jpg"):
+        assert f"{name}: all 819840 bytes are restored\n" in run.stdout
+    for name, values in described.items():
+        pixels = values.reshape(-1, 3)
+        shown = "  ".join(f"{m:.3f} {s:.3f}" for m, s in zip(pixels.mean(0), pixels.std(0), strict=True))
+        assert re.search(rf"^{name} +{shown}$", run.stdout, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_photos_are_raced_and_drawn_without_peers(photos):
+    """Normalized values lie within +-2.7, and errors are relative to at least 1: a few roundings, ours fewer."""
+    run, folder = photos
+    eps = np.finfo(np.float32).eps
+    errors = errors_of_libraries(run.stdout)
+    assert list(errors) == ["fastnorm", "NumPy"]
+    assert errors["fastnorm"] <= 3 * eps
+    assert errors["NumPy"] <= 8 * eps
+    assert "Warning" not in run.stderr
+    assert run.stdout.rstrip().endswith("Picture: photos.png")
+    picture = (folder / "photos.png").read_bytes()
+    assert picture.startswith(b"\x89PNG\r\n\x1a\n")
+    width, height = struct.unpack(">II", picture[16:24])
+    assert 2 < width / height < 4
+
+
+@pytest.mark.slow
+def test_photos_that_are_not_restored_fail(tmp_path):
+    run = run_photos(tmp_path, change=WRONG_INVERSE)
+    assert run.returncode == 1
+    assert run.stderr.splitlines() == ["photos.py: china.jpg: 2 of 819840 restored bytes differ"]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.peers
+def test_photos_are_raced_against_the_peers(tmp_path):
+    for package in PEERS:
+        pytest.importorskip(package)
+    run = run_photos(tmp_path, hidden=())
+    assert run.returncode == 0, run.stderr
+    errors = errors_of_libraries(run.stdout)
+    assert list(errors) == ["fastnorm", "NumPy", "PyTorch", "OpenCV", "albumentations"]
+    assert max(errors.values()) <= 8 * np.finfo(np.float32).eps
+    assert "Warning" not in run.stderr
+
+
+def test_the_options_of_the_photos_are_explained(tmp_path):
+    shown = run_program("photos", tmp_path, "--help").stdout
+    for option in ("--repeats", "--threads", "--output"):
+        assert re.search(rf"{option} [A-Z]+ +[a-z]", shown)
+    run = run_program("photos", tmp_path, "--repeats", "0")
+    assert run.returncode == 2
+    assert "error: argument --repeats: " in run.stderr
