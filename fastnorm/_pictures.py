@@ -16,7 +16,10 @@ import numpy as np
 from . import _arguments
 from .stats import Moments
 
-_UNITS = {"uint8": 255, "uint16": 65535}  # the level that is 1; bools and floats are in units of 1 already
+_UNITS = {
+    np.dtype(np.uint8).char: 255,
+    np.dtype(np.uint16).char: 65535,
+}  # the level that is 1; bools and floats are in units of 1 already
 _STORED = "uint8, uint16, bool, float16, bfloat16, float32 or float64"
 _PALETTES = ("P", "PA")  # Pillow's modes of numbers that stand for colours
 
@@ -123,12 +126,12 @@ def as_picture(name: str, value: Any) -> np.ndarray:
         if isinstance(value, (list, tuple)):
             raise ValueError(f"{name} is a {type(value).__name__} of unequal parts; expected one picture") from None
         raise
-    if x.dtype.kind in "iu" and x.dtype.name not in _UNITS:
+    if x.dtype.kind in "iu" and x.dtype.char not in _UNITS:
         hint = "give .astype(np.uint8) of levels up to 255, or floats"
         raise TypeError(f"{name} has dtype {x.dtype}; expected {_STORED}: {hint}")
     if x.ndim not in (2, 3, 4):
         raise ValueError(f"{name} has shape {x.shape}; expected two dimensions (HW), three, or four for a batch")
-    if x.dtype == np.bool and (x.view(np.uint8) > 1).any():  # the bytes of Pillow's True are 255
+    if x.dtype == np.bool and x.view(np.uint8).max(initial=0) > 1:  # the bytes of Pillow's True are 255
         return x.view(np.uint8).astype(np.bool)
     return x
 
@@ -145,7 +148,7 @@ def as_scale(value: Any) -> float | None:
 
 def unit(dtype: np.dtype) -> int:
     """What stands for 1.0 in a picture of this dtype."""
-    return _UNITS.get(dtype.name, 1)
+    return _UNITS.get(dtype.char, 1)
 
 
 def is_pillow(value: Any) -> bool:

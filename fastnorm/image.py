@@ -13,7 +13,7 @@ set, for `Normalize`, come from `channel_stats`.
 
 import functools
 import math
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -29,8 +29,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 _LAYOUTS = ("CHW", "HWC")
 _HWC, _CHW, _EITHER = range(3)  # the order of channels, as the door knows it
 _MOST_CHANNELS = 4096  # FN_TILE
-# The unit of stored levels, and the character of the dtype that has it.
-_UNITS = {255: np.dtype(np.uint8).char, 65535: np.dtype(np.uint16).char, 1: ""}
+_INTEGERS = np.dtype(np.uint8).char + np.dtype(np.uint16).char + np.dtype(np.bool).char
 
 
 def to_tensor(img: Any, *, dtype: Any = np.float32, out: Any = None) -> Any:
@@ -184,6 +183,16 @@ class Normalize:
     True
     """
 
+    mean: np.ndarray
+    std: np.ndarray
+    scale: float | None
+    layout: str
+    input_layout: str | None
+    swap_channels: bool
+    dtype: np.dtype
+    _order: int
+    _folded: dict[str, np.ndarray]  # constants by the character of a stored dtype
+
     def __init__(
         self,
         mean: Any,
@@ -197,14 +206,23 @@ class Normalize:
     ) -> None:
         _arguments.choice("layout", layout, _LAYOUTS)
         _arguments.choice("input_layout", input_layout, (None, *_LAYOUTS))
-        self.mean, self.std = _constants(mean, std)
-        self.scale = as_scale(scale)
-        self.layout, self.input_layout = layout, input_layout
-        self.swap_channels = bool(swap_channels)
-        self.dtype = _dtype_of_result(dtype)
-        self._order = _order(input_layout, self.mean.ndim > 0)
-        # Folded constants by the character of a stored dtype; "" for what counts in units of 1.
-        self._folded = {char: self._fold(level) for level, char in _UNITS.items()}
+        means, stds = _constants(mean, std)
+        order = _CHW if input_layout == "CHW" else _EITHER if input_layout is None and means.ndim else _HWC
+        vars(self).update(
+            mean=means,
+            std=stds,
+            scale=as_scale(scale),
+            layout=layout,
+            input_layout=input_layout,
+            swap_channels=bool(swap_channels),
+            dtype=_dtype(dtype),
+            _order=order,
+            _folded={},
+        )
+        self._fold(np.dtype(np.float32))  # refuses what cannot be folded
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{name} cannot be changed: constants are folded once; make another Normalize")
 
     def __call__(self, img: Any, *, out: Any = None) -> Any:
         """Normalize one picture or a batch.
@@ -221,11 +239,13 @@ class Normalize:
         """
         result = None
         if type(img) is np.ndarray:
-            folded = self._folded.get(img.dtype.char, self._folded[""])
+            folded = self._folded.get(img.dtype.char)
+            if folded is None:
+                folded = self._fold(img.dtype)
             result = _ops.picture(img, folded, self.dtype, self._order, self.layout == "CHW", self.swap_channels, out)
         if result is None:
             x = as_picture("img", img)
-            result = self._apply("img", x, unit(x.dtype), self.dtype, self._order, self.layout, out, False)
+            result = self._apply("img", x, x.dtype, self.dtype, self._order, self.layout, out, False)
         return result
 
     def inverse(self, x: Any, *, dtype: Any = np.uint8, out: Any = None) -> Any:
@@ -260,9 +280,9 @@ class Normalize:
         tensor = as_picture("x", x)
         if tensor.dtype.kind in "biu":
             raise TypeError(f"x has dtype {tensor.dtype}; expected a floating type, as a normalized tensor has")
-        target = _dtype_of_picture(dtype)
+        target = _dtype(dtype, _INTEGERS)
         order = _CHW if self.layout == "CHW" else _HWC
-        return self._apply("x", tensor, unit(target), target, order, self.input_layout or "HWC", out, True)
+        return self._apply("x", tensor, target, target, order, self.input_layout or "HWC", out, True)
 
     def __repr__(self) -> str:
         plain = {name: value for name, value in self._options().items() if value != _DEFAULTS[name]}
@@ -277,21 +297,28 @@ class Normalize:
     def _options(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _DEFAULTS}
 
-    def _fold(self, level: float) -> np.ndarray:
-        scale, level = (math.nan, level) if self.scale is None else (self.scale, math.nan)
+    def _fold(self, dtype: np.dtype) -> np.ndarray:
+        """Fold the constants for what is stored in a dtype."""
+        scale, level = (math.nan, unit(dtype)) if self.scale is None else (self.scale, math.nan)
         folded = _ops.fold_picture(self.mean, self.std, scale, level)
         if folded is None:
-            raise ValueError(
-                f"mean, std and scale must give constants that a double holds, got mean={self.mean.tolist()}, "
-                f"std={self.std.tolist()} and scale={self.scale}"
-            )
+            _refuse_constants(self.mean, self.std, self.scale)
+        self._folded[dtype.char] = folded
         return folded
 
     def _apply(
-        self, name: str, x: np.ndarray, level: int, dtype: np.dtype, order: int, layout: str, out: Any, inverse: bool
+        self,
+        name: str,
+        x: np.ndarray,
+        stored: np.dtype,
+        dtype: np.dtype,
+        order: int,
+        layout: str,
+        out: Any,
+        inverse: bool,
     ) -> Any:
-        """Any picture that there is: brought into canonical form or refused."""
-        folded = self._folded[_UNITS[level]]
+        """Any picture that there is: brought into canonical form or refused. `stored`: what the picture has."""
+        folded = self._fold(stored)
         channels_first = _is_channels_first(name, x, order, self.mean.size, self.mean.ndim > 0)
         pixels = x[..., np.newaxis] if x.ndim == 2 else np.moveaxis(x, -3, -1) if channels_first else x
         channels = pixels.shape[-1]
@@ -309,13 +336,12 @@ class Normalize:
 def _constants(mean: Any, std: Any) -> tuple[np.ndarray, np.ndarray]:
     """Mean and std as float64 arrays of one shape, () or (C,), that nobody can change."""
     means, stds = _numbers("mean", mean), _numbers("std", std)
-    if 0.0 in stds.flat:
-        raise ValueError(f"std must not be 0, got {std!r}")
     if means.shape != stds.shape:
         if means.size != stds.size and 1 not in (means.size, stds.size):
             raise ValueError(f"mean has {means.size} numbers and std has {stds.size}; expected as many")
         means, stds = (np.array(values) for values in np.broadcast_arrays(means, stds))
-    means.flags.writeable = stds.flags.writeable = False
+    means.setflags(write=False)
+    stds.setflags(write=False)
     return means, stds
 
 
@@ -323,33 +349,29 @@ def _numbers(name: str, value: Any) -> np.ndarray:
     values = _arguments.array(name, value).astype(np.float64)
     if values.ndim > 1 or values.size == 0:
         raise ValueError(f"{name} has shape {values.shape}; expected one number, or one for each channel")
-    if not all(map(math.isfinite, values.flat)):
-        raise ValueError(f"{name} must be finite, got {value!r}")
     return values
 
 
-def _dtype_of_result(dtype: Any) -> np.dtype:
-    found = _arguments.float_dtype("dtype", dtype)
-    if found is None or found == np.float64:
-        raise TypeError(f"dtype must be float32, float16 or bfloat16, got {dtype!r}")
-    return found
+def _refuse_constants(mean: np.ndarray, std: np.ndarray, scale: float | None) -> NoReturn:
+    for name, values in (("mean", mean), ("std", std)):
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} must be finite, got {values.tolist()}")
+    if not std.all():
+        raise ValueError(f"std must not be 0, got {std.tolist()}")
+    given = f"mean={mean.tolist()}, std={std.tolist()} and scale={scale}"
+    raise ValueError(f"mean, std and scale must give constants that a double holds, got {given}")
 
 
-def _dtype_of_picture(dtype: Any) -> np.dtype:
+def _dtype(dtype: Any, integers: str = "") -> np.dtype:
+    """The dtype of a result: a floating type but float64, or one of the integers that are named by their characters."""
     try:
-        found: np.dtype = np.dtype(dtype)
+        found: np.dtype = np.dtype(object if dtype is None else dtype)
     except TypeError:
-        raise TypeError(f"dtype must be a type that pictures have, got {dtype!r}") from None
-    if found in (np.uint8, np.uint16, np.bool):
-        return found.newbyteorder("=")
-    return _dtype_of_result(dtype)
-
-
-def _order(input_layout: str | None, is_counted: bool) -> int:
-    """The order of channels in pictures; open only if constants tell how many there are."""
-    if input_layout is None and is_counted:
-        return _EITHER
-    return _CHW if input_layout == "CHW" else _HWC
+        found = np.dtype(object)
+    if not (found.char in integers or (_arguments.is_float(found) and found != np.float64)):
+        expected = "uint8, uint16, bool, " if integers else ""
+        raise TypeError(f"dtype must be {expected}float32, float16 or bfloat16, got {dtype!r}")
+    return found.newbyteorder("=")
 
 
 def _is_channels_first(name: str, x: np.ndarray, order: int, count: int, is_counted: bool) -> bool:

@@ -2,6 +2,10 @@
 
 from libc.math cimport fma, isfinite, rint
 
+# Results of fewer bytes than so many times the stream threshold stay in the cache: what is made of them comes next, and
+# x takes a quarter of their room at most.
+cdef int64_t PICTURE_STREAM = 4
+
 # Pictures of fewer elements than so many times the work threshold are left to one thread: who loads data prepares many
 # of them side by side.
 cdef int64_t PICTURE_SHARE = 32
@@ -171,7 +175,8 @@ def picture(x, cnp.ndarray folded not None, cnp.dtype dtype not None, int order,
     job.most = 1 if typenum == cnp.NPY_BOOL else 255 if typenum == cnp.NPY_UINT8 else 65535
     job.inverse = inverse
     job.swap = swap
-    job.stream = cnp.PyArray_DATA(source) != cnp.PyArray_DATA(target) and cnp.PyArray_NBYTES(target) >= stream_threshold
+    job.stream = cnp.PyArray_DATA(source) != cnp.PyArray_DATA(target) and (
+        cnp.PyArray_NBYTES(target) >= PICTURE_STREAM * stream_threshold)
     if job.outer * job.n * channels < min(GIL_THRESHOLD, work_threshold):
         share_pictures(&job)
     else:

@@ -12,6 +12,7 @@ typedef struct {
   int64_t step[2], channel[2]; /* from pixel to pixel and from channel to channel */
   int packed[2];               /* the channels of a pixel, and pixels, are side by side */
   int through;                 /* in x and y alike */
+  int along;                   /* numbers of all channels are computed by turns */
   int few;                     /* so few channels that planes of all are worked on together */
   int direct;                  /* planes of y are written where they belong */
 #if defined(FN_HAS_PIXELS)
@@ -34,6 +35,7 @@ static void fn_plan_bytes(const fn_job *job, const fn_palette *by, fn_walk *walk
   walk->past_cache = walk->in_bytes && job->stream && y->dtype == FN_F32 && y->aligned && walk->step[1] == 4 &&
                      (walk->channel[1] % 64 == 0 || channels == 1);
   walk->few |= walk->in_bytes;
+  walk->along &= !walk->in_bytes;
   walk->direct |= walk->past_cache;
 }
 #endif
@@ -49,6 +51,7 @@ static fn_walk fn_plan_walk(const fn_job *job, const fn_palette *by) {
   walk.through = walk.packed[0] && walk.packed[1] && !job->swap;
   walk.few = channels > 1 && channels <= FN_PIXEL_CHANNELS;
   walk.direct = fn_is_direct(job, walk.step[1]);
+  walk.along = walk.through || (walk.few && walk.packed[0]);
 #if defined(FN_HAS_PIXELS)
   if (!walk.through) fn_plan_bytes(job, by, &walk);
 #endif
@@ -95,7 +98,7 @@ static void fn_mix_few(const fn_job *job, float *const *to, const char *x, int64
     return;
   }
 #endif
-  if (walk->packed[0]) {
+  if (walk->along) {
     fn_mix_line(job, by->flat, x, walk->channel[0], n * channels, by, 0, 1);
     fn_split_pixels(to, by->flat, n, channels);
     return;
@@ -149,7 +152,7 @@ static void fn_pictures(const fn_job *job, int64_t lo, int64_t hi, void *scratch
   const int64_t chunks = (job->n + job->chunk - 1) / job->chunk;
   fn_fill_palette(job, by);
   const fn_walk walk = fn_plan_walk(job, by);
-  if (walk.packed[0]) fn_repeat_palette(by, job->inner.size);
+  if (walk.along) fn_repeat_palette(by, job->inner.size);
   for (int64_t unit = lo; unit < hi; unit++) {
     const int64_t start = unit % chunks * job->chunk, end = job->n - start < job->chunk ? job->n : start + job->chunk;
     const char *x = fn_base(job, FN_X, unit / chunks, 0);

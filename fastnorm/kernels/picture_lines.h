@@ -18,6 +18,7 @@ typedef struct {
   double most;   /* the way back: the largest integer */
   int in_float;  /* x is bytes or words, and float holds the constants */
   int quotients; /* all centers are 0 */
+  int plain;     /* all center_lo are 0 */
   int whole;     /* the way back leads to integers */
 } fn_palette;
 
@@ -52,7 +53,7 @@ static void fn_fill_palette(const fn_job *job, fn_palette *by) {
   by->whole = stored == FN_U8 || stored == FN_U16;
   by->most = job->most;
   by->in_float = (dtype == FN_U8 || dtype == FN_U16) && !job->inverse;
-  by->quotients = 1;
+  by->quotients = by->plain = 1;
   for (int64_t j = 0; j < channels; j++) {
     const int64_t c = (job->inverse ? j : fn_swapped(job, j)) % job->period; /* constants are those of the tensor */
     const double center = job->center[c], rest = job->center_lo ? job->center_lo[c] : 0, factor = job->scale[c];
@@ -60,9 +61,17 @@ static void fn_fill_palette(const fn_job *job, fn_palette *by) {
     by->wide_center_lo[j] = rest;
     by->wide_factor[j] = factor;
     by->in_float &= fabs(center) <= 0x1p20 && fabs(factor) >= 0x1p-60 && fabs(factor) <= 0x1p100;
+    by->plain &= rest == 0;
     by->quotients &= center == 0 && rest == 0;
   }
   for (int64_t j = 0; j < channels && by->in_float; j++) (by->quotients ? fn_cut_factor : fn_cut_center)(by, j, most);
+}
+
+static void fn_repeat(void *values, size_t bytes, size_t wide) {
+  for (size_t part; bytes < wide; bytes += part) {
+    part = bytes < wide - bytes ? bytes : wide - bytes;
+    memcpy((char *)values + bytes, values, part);
+  }
 }
 
 /* Repeats the constants up to whole vectors and whole pixels, long enough for a loop. */
@@ -71,11 +80,10 @@ static void fn_repeat_palette(fn_palette *by, int64_t channels) {
   double *const doubles[] = {by->wide_center, by->wide_center_lo, by->wide_factor};
   by->wide = channels <= FN_TILE / 16 ? 16 * channels : channels;
   while (by->wide <= FN_TILE / 16) by->wide *= 2;
-  for (int k = 0; k < 3; k++)
-    for (int64_t j = channels; j < by->wide; j++) {
-      singles[k][j] = singles[k][j - channels];
-      doubles[k][j] = doubles[k][j - channels];
-    }
+  for (int k = 0; k < 3; k++) {
+    const size_t size = by->in_float ? sizeof(float) : sizeof(double);
+    fn_repeat(by->in_float ? (void *)singles[k] : doubles[k], (size_t)channels * size, (size_t)by->wide * size);
+  }
 }
 
 /* ---- runs of one channel, or of whole pixels --------------------------------------------------------------------- */
@@ -83,7 +91,7 @@ static void fn_repeat_palette(fn_palette *by, int64_t channels) {
 #define FN_MIX(x, center, center_lo, factor, quotients)                                                                \
   ((quotients) ? (x) * (center) + (x) * (center_lo) : (((x) - (center)) - (center_lo)) * (factor))
 
-static inline float fn_canonical(double v) { return v == v ? (float)v : __builtin_nanf(""); }
+static inline float fn_canonical(float v) { return v == v ? v : __builtin_nanf(""); }
 
 /* To nearest, ties to even, within 0 and `most`; NaN is 0. */
 static inline float fn_whole(double v, double most) {
@@ -91,6 +99,11 @@ static inline float fn_whole(double v, double most) {
   v = v < most ? v : most;
   return (float)((v + 0x1.8p52) - 0x1.8p52);
 }
+
+#define FN_MIX_WIDE(x, center, center_lo, factor, plain)                                                               \
+  fn_canonical((float)((plain) ? ((x) - (center)) * (factor) : FN_MIX(x, center, center_lo, factor, 0)))
+#define FN_RESTORE(x, center, factor, most, whole)                                                                     \
+  ((whole) ? fn_whole((x) * (factor) + (center), most) : fn_canonical((float)((x) * (factor) + (center))))
 
 /* A loop over n numbers of channel j, or with `along` of all channels by turns from the first on. `kind` is a constant
  * to the compiler. */
@@ -127,12 +140,10 @@ static inline float fn_whole(double v, double most) {
   }
 FN_MIX_RUNS(fn_mix_bytes, uint8_t, float, , by->quotients, FN_MIX(v, c, l, f, kind))
 FN_MIX_RUNS(fn_mix_words, uint16_t, float, , by->quotients, FN_MIX(v, c, l, f, kind))
-FN_MIX_RUNS(fn_mix_floats, float, double, wide_, 0, fn_canonical(FN_MIX(v, c, l, f, 0)))
-FN_MIX_RUNS(fn_mix_doubles, double, double, wide_, 0, fn_canonical(FN_MIX(v, c, l, f, 0)))
-FN_MIX_RUNS(fn_restore_floats, float, double, wide_, by->whole,
-            kind ? fn_whole(v *f + c, most) : fn_canonical(v *f + c))
-FN_MIX_RUNS(fn_restore_doubles, double, double, wide_, by->whole,
-            kind ? fn_whole(v *f + c, most) : fn_canonical(v *f + c))
+FN_MIX_RUNS(fn_mix_floats, float, double, wide_, by->plain, FN_MIX_WIDE(v, c, l, f, kind))
+FN_MIX_RUNS(fn_mix_doubles, double, double, wide_, by->plain, FN_MIX_WIDE(v, c, l, f, kind))
+FN_MIX_RUNS(fn_restore_floats, float, double, wide_, by->whole, FN_RESTORE(v, c, f, most, kind))
+FN_MIX_RUNS(fn_restore_doubles, double, double, wide_, by->whole, FN_RESTORE(v, c, f, most, kind))
 #undef FN_MIX_RUNS
 
 /* At most FN_TILE numbers that lie a `step` apart. */
@@ -164,10 +175,10 @@ static void fn_mix_line(const fn_job *job, float *to, const char *x, int64_t ste
 
 static int64_t fn_size_of(int dtype) { return dtype == FN_U8 ? 1 : dtype == FN_F32 ? 4 : dtype == FN_F64 ? 8 : 2; }
 
-/* Whether floats can be stored where they belong, a `step` apart, as they are computed. */
+/* Whether floats can be stored where they belong, a `step` apart, as they are computed: not over what is still read. */
 static inline int fn_is_direct(const fn_job *job, int64_t step) {
   const fn_array *y = &job->array[FN_Y];
-  return y->dtype == FN_F32 && y->aligned && step == 4 && !job->stream;
+  return y->dtype == FN_F32 && y->aligned && step == 4 && !job->stream && y->data != job->array[FN_X].data;
 }
 
 /* At most FN_TILE of them are stored as what y holds. */
