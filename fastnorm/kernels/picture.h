@@ -121,6 +121,24 @@ static void fn_deliver_few(const fn_job *job, char *y, const float *const *from,
     fn_deliver(job, y + c * walk->channel[1], walk->step[1], from[c], n, by->stored);
 }
 
+#if defined(FN_HAS_PIXELS)
+/* Planes of floats to packed bytes; returns how many pixels are done, from the first on. */
+static int64_t fn_restore_bytes(const fn_job *job, char *y, const char *x, int64_t n, const fn_walk *walk,
+                                const fn_palette *by) {
+  const fn_array *from = &job->array[FN_X];
+  const float *planes[FN_PIXEL_CHANNELS] = {0};
+  int64_t place[FN_PIXEL_CHANNELS] = {0};
+  if (!job->inverse || !walk->few || !walk->packed[1] || job->array[FN_Y].dtype != FN_U8 || from->dtype != FN_F32 ||
+      from->swapped || !from->aligned || walk->step[0] != 4)
+    return 0;
+  for (int64_t j = 0; j < job->inner.size; j++) {
+    planes[j] = (const float *)(const void *)(x + j * walk->channel[0]);
+    place[j] = fn_swapped(job, j);
+  }
+  return fn_restore_pixels((uint8_t *)y, planes, n, by, place, job->inner.size);
+}
+#endif
+
 /* Pixels that lie one step apart in x and y. */
 static void fn_mix_picture(const fn_job *job, char *y, const char *x, int64_t n, const fn_walk *walk, fn_palette *by) {
   if (walk->through) {
@@ -131,11 +149,12 @@ static void fn_mix_picture(const fn_job *job, char *y, const char *x, int64_t n,
     fn_mix_channels(job, y, x, n, walk, by);
     return;
   }
-  int64_t most = FN_PICTURE_TILE;
+  int64_t most = FN_PICTURE_TILE, at = 0;
 #if defined(FN_HAS_PIXELS)
+  at = fn_restore_bytes(job, y, x, n, walk, by);
   if (walk->in_bytes && walk->direct) most = n;
 #endif
-  for (int64_t at = 0, count; at < n; at += count) {
+  for (int64_t count; at < n; at += count) {
     char *to = y + at * walk->step[1];
     float *planes[FN_PIXEL_CHANNELS] = {0}, *in_order[FN_PIXEL_CHANNELS] = {0};
     count = n - at < most ? n - at : most;

@@ -213,6 +213,83 @@ static int64_t fn_shuffle_pixels(float *const *to, const float *const *x, int64_
     fn_shuffle_pixels_of(to, x, to_step, x_step, n, &by, 4);
   return n / FN_PIXELS * FN_PIXELS;
 }
+
+/* ---- planes of floats to bytes of pixels ------------------------------------------------------------------------- */
+
+/* Four bytes per pixel, of which those of its channels move together. */
+typedef struct {
+  uint8_t pick[FN_VECTOR];
+  uint32_t lanes[FN_PIXELS], stored[FN_PIXELS];
+} fn_packing;
+
+static void fn_map_packing(fn_packing *by, int channels) {
+  for (int i = 0; i < FN_VECTOR; i++) {
+    const int at = i % 16;
+    by->pick[i] = at < 4 * channels ? (uint8_t)(at / channels * 4 + at % channels) : 0x80;
+  }
+  for (int i = 0; i < FN_PIXELS; i++) {
+    by->lanes[i] = (uint32_t)((i / channels * 4 + i % channels) % FN_PIXELS);
+    by->stored[i] = i < FN_PIXELS / 4 * channels ? ~0u : 0;
+  }
+}
+
+/* x * factor + center to nearest, ties to even, within 0 and `most`; NaN is 0, as in fn_whole. */
+#if FN_VECTOR == 64
+static inline fn_lanes fn_restore_lanes(const float *x, double center, double factor, double most) {
+  __m256i half[2];
+  for (int k = 0; k < 2; k++) {
+    const __m512d v = _mm512_cvtps_pd(_mm256_loadu_ps(x + 8 * k)) * _mm512_set1_pd(factor) + _mm512_set1_pd(center);
+    half[k] = _mm512_cvtpd_epi32(_mm512_min_pd(_mm512_set1_pd(most), v)); /* NaN stays, and becomes the least int */
+  }
+  const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(half[0]), half[1], 1);
+  return (fn_lanes)_mm512_max_epi32(both, _mm512_setzero_si512());
+}
+static inline void fn_store_packed(uint8_t *to, fn_lanes pixels, const fn_packing *by) {
+  const __m512i bytes = _mm512_shuffle_epi8((__m512i)pixels, _mm512_loadu_si512(by->pick));
+  const __m512i packed = _mm512_permutexvar_epi32(_mm512_loadu_si512(by->lanes), bytes);
+  _mm512_mask_storeu_epi32(to, _mm512_movepi32_mask(_mm512_loadu_si512(by->stored)), packed);
+}
+#else
+static inline fn_lanes fn_restore_lanes(const float *x, double center, double factor, double most) {
+  __m128i half[2];
+  for (int k = 0; k < 2; k++) {
+    const __m256d v = _mm256_cvtps_pd(_mm_loadu_ps(x + 4 * k)) * _mm256_set1_pd(factor) + _mm256_set1_pd(center);
+    half[k] = _mm256_cvtpd_epi32(_mm256_min_pd(_mm256_set1_pd(most), v)); /* NaN stays, and becomes the least int */
+  }
+  return (fn_lanes)_mm256_max_epi32(_mm256_set_m128i(half[1], half[0]), _mm256_setzero_si256());
+}
+static inline void fn_store_packed(uint8_t *to, fn_lanes pixels, const fn_packing *by) {
+  const __m256i pick = _mm256_loadu_si256((const __m256i *)(const void *)by->pick);
+  const __m256i lanes = _mm256_loadu_si256((const __m256i *)(const void *)by->lanes);
+  const __m256i packed = _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8((__m256i)pixels, pick), lanes);
+  _mm256_maskstore_epi32((int *)(void *)to, _mm256_loadu_si256((const __m256i *)(const void *)by->stored), packed);
+}
+#endif
+
+FN_INLINE void fn_restore_pixels_of(uint8_t *to, const float *const *x, int64_t n, const fn_palette *by,
+                                    const int64_t *place, int channels) {
+  fn_packing packing;
+  fn_map_packing(&packing, channels);
+  for (int64_t i = 0; i + FN_PIXELS <= n; i += FN_PIXELS) {
+    fn_lanes pixels = {0};
+    for (int j = 0; j < channels; j++)
+      pixels |= fn_restore_lanes(x[j] + i, by->wide_center[j], by->wide_factor[j], by->most)
+                << (uint32_t)(8 * place[j]);
+    fn_store_packed(to + i * channels, pixels, &packing);
+  }
+}
+
+/* Whole vectors of n pixels; returns how many pixels these are. Plane j of x is byte place[j] of a pixel. */
+static int64_t fn_restore_pixels(uint8_t *to, const float *const *x, int64_t n, const fn_palette *by,
+                                 const int64_t *place, int64_t channels) {
+  if (channels == 2)
+    fn_restore_pixels_of(to, x, n, by, place, 2);
+  else if (channels == 3)
+    fn_restore_pixels_of(to, x, n, by, place, 3);
+  else
+    fn_restore_pixels_of(to, x, n, by, place, 4);
+  return n / FN_PIXELS * FN_PIXELS;
+}
 #endif
 
 /* Pixels of two to four channels that lie side by side, from number i on, go to planes. */
