@@ -43,7 +43,7 @@ demo-photos: $(VENV)/built $(VENV)/group-demo  ## photos normalized for a networ
 test: $(VENV)/built $(VENV)/group-test  ## run the tests
 	$(BIN)/python -m pytest tests -m "not peers" $(ARGS)
 
-test-peers: $(VENV)/built $(VENV)/group-test $(VENV)/group-peers  ## run the tests that need the group peers (installs it)
+test-peers: $(VENV)/built $(VENV)/group-test $(VENV)/group-peers  ## run the tests against PyTorch, OpenCV and albumentations (installs them)
 	$(BIN)/python -m pytest tests -m peers $(ARGS)
 
 bench: $(VENV)/built $(VENV)/group-test $(if $(filter 1,$(PEERS)),$(VENV)/group-peers)  ## run the benchmarks

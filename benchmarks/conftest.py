@@ -37,7 +37,10 @@ def race(benchmark):
         assert right or rival != "fastnorm", f"{job}: wrong by {error:.3g}"
         benchmark.group = str(job)
         way = getattr(call, "way", rival)
-        benchmark.extra_info.update(rival=rival, way=way, right=right, largest_error=error, threads=THREADS)
+        among = getattr(call, "among", [rival])
+        benchmark.extra_info.update(
+            rival=rival, way=way, among=among, right=right, largest_error=error, threads=THREADS
+        )
         if hasattr(call, "refresh"):
             benchmark.pedantic(call, setup=call.refresh, rounds=CHANGING_ROUNDS, warmup_rounds=1)
         else:

@@ -72,12 +72,12 @@ def rival(name, job):
 
 
 def best(job):
-    """Return the quickest right way of all rivals; it is called `way`."""
+    """Return the quickest right way of all rivals: its name is the attribute `way`, whose ways were tried `among`."""
     calls = {name: rival(name, job) for name in ways(job, RIVALS | OTHER_WAYS) if name not in {"fastnorm", "float32"}}
     right = {name: call for name, call in calls.items() if call and exact.check(job, call())[1]}
     way = min(right, key=lambda name: quickest(right[name]))
     call = partial(right[way])
-    call.way = way
+    call.way, call.among = way, list(dict.fromkeys(name.partition(" ")[0] for name in right))
     return call
 
 

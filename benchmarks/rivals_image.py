@@ -1,9 +1,9 @@
 """Pictures: what is written with each library, and quicker ways to the same numbers.
 
 A way is a table like any rival's. The way that bears a library's name alone is what its users write or its
-documentation shows; the others were found by trying what is quickest. Most of those fold the constants: x / white,
-- mean and / std become one difference and one product, or a table with a value for each byte. A table leads to None
-where a way knows pictures of bytes only.
+documentation shows; the others were found by trying what is quickest. Most of those fold the constants: what is
+divided by white, less mean, and divided by std takes one difference and one product, or a table with a value for each
+byte. A table leads to None where a way knows pictures of bytes only.
 """
 
 from functools import partial

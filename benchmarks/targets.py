@@ -43,7 +43,7 @@ TITLES = {  # the rare ones last, where they widen few rows
     "memory": "MB beside input and output",
     "cv2": "times OpenCV",
     "albumentations": "times albumentations",
-    "best": "times the best way of any rival",
+    "best": "times the best way of any rival: which, of whose",
 }
 COLUMN = 36
 
@@ -53,7 +53,7 @@ class Contender:
 
     def __init__(self, call):
         self.call = call
-        self.way = getattr(call, "way", "")  # whose it is, if that is not said by the contender's name
+        self.way = f"{call.way} of {', '.join(call.among)}" if hasattr(call, "way") else ""
         self.refresh = getattr(call, "refresh", None)
         self.repeats = 1
         estimate = self.quickest()

@@ -8,14 +8,13 @@ answers are computed from the same values in float64.
 """
 
 import argparse
-import importlib.util
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from training import require
 
 import fastnorm
 
@@ -337,9 +336,7 @@ def arguments():
 
 def main():
     args = arguments()
-    missing = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
-    if missing:
-        sys.exit(f"This example also needs {', '.join(missing)}: python -m pip install {' '.join(missing)}")
+    require(NEEDED)
     fastnorm.set_num_threads(args.threads)
     print(
         f"fastnorm {fastnorm.__version__} ({fastnorm.isa()}, {threads_in_use()}), "

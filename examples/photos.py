@@ -9,7 +9,6 @@ OpenCV and albumentations, if they are installed: each as its users write it.
 """
 
 import argparse
-import importlib.util
 import os
 import sys
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from compare_with_numpy import (
     show_time,
     threads_in_use,
 )
-from training import at_least
+from training import at_least, require
 
 import fastnorm
 from fastnorm.image import IMAGENET_MEAN, IMAGENET_STD, Normalize, channel_stats
@@ -267,9 +266,7 @@ def arguments():
 
 def main():
     args = arguments()
-    missing = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
-    if missing:
-        sys.exit(f"This example also needs {', '.join(missing)}: python -m pip install {' '.join(missing)}")
+    require(NEEDED)
     fastnorm.set_num_threads(args.threads)
     photos = load_photos()
     normalize = Normalize(IMAGENET_MEAN, IMAGENET_STD)

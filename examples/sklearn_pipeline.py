@@ -9,7 +9,6 @@ fails. The scalers alone are timed on that table and on one of many copies of it
 """
 
 import argparse
-import importlib.util
 import itertools
 import sys
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from compare_with_numpy import (
     show_time,
     threads_in_use,
 )
-from training import NEEDED, at_least
+from training import NEEDED, at_least, require
 
 import fastnorm
 
@@ -222,9 +221,7 @@ def arguments():
 
 def main():
     args = arguments()
-    missing = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
-    if missing:
-        sys.exit(f"This example also needs {', '.join(missing)}: python -m pip install {' '.join(missing)}")
+    require(NEEDED)
     import sklearn
     from sklearn.datasets import load_breast_cancer
     from threadpoolctl import threadpool_limits

@@ -19,6 +19,13 @@ COLORS = ("#0072B2", "#E69F00")  # told apart by colour-blind readers and in gre
 HELD_OUT = 360  # of the 1797 digits
 
 
+def require(needed):
+    """End with one line if a module is missing, whose package is what it leads to."""
+    missing = [package for module, package in needed.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        sys.exit(f"This example also needs {', '.join(missing)}: python -m pip install {' '.join(missing)}")
+
+
 class Layer:
     """What a layer without parameters and without a mode has."""
 
@@ -264,9 +271,7 @@ def positive(text):
 
 def start(args):
     """End with one line if a package is missing; else set the threads and say what is used."""
-    missing = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
-    if missing:
-        sys.exit(f"This example also needs {', '.join(missing)}: python -m pip install {' '.join(missing)}")
+    require(NEEDED)
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(args.threads)  # NumPy's matrix products; threads that wait on a busy machine take long
