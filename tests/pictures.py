@@ -1,6 +1,9 @@
 """Pictures, and the constants that they are normalized by; tensors compared with the twin's to the digits promised."""
 
+import functools
+
 import numpy as np
+import pytest
 import reference_image as twin
 from cases import FLOATS, HALVES, uniform
 
@@ -11,6 +14,7 @@ STORED = (UINT8, UINT16, BOOL, *FLOATS, *HALVES)
 TENSORS = (np.dtype(np.float32), *HALVES)
 IMAGENET = (image.IMAGENET_MEAN, image.IMAGENET_STD)
 ENDS = ("HWC", "CHW")
+PHOTOS = ("china.jpg", "flower.jpg")
 
 # |y - exact| <= ulps[y.itemsize] * ulp(exact) + rest * |mean / std|. Integers: the quotient, the difference and the
 # product lose 3 ulp at most; the mean is held to 48 bits, the rest of it counts where x - mean cancels. Floats are
@@ -45,6 +49,15 @@ def levels(dtype, channels=1):
     return np.repeat(every[None, :, None], channels, axis=2)
 
 
+@functools.cache
+def load_photo(name):
+    """A photo that comes with scikit-learn: (427, 640, 3)."""
+    pytest.importorskip("PIL")
+    img = pytest.importorskip("sklearn.datasets").load_sample_image(name)
+    assert (img.dtype, img.ndim) == (np.uint8, 3)
+    return img.copy()  # theirs is read-only, of which PyTorch warns
+
+
 def constants_of(channels):
     """A mean and a standard deviation for each channel."""
     return uniform(channels, np.float64, 7), uniform(channels, np.float64, 8) / 3 + 0.7
@@ -55,7 +68,7 @@ def check(img, mean, std, label, dtype=np.float32, **how):
     y = image.normalize(img, mean, std, dtype=dtype, **how)
     assert type(y) is np.ndarray
     assert y.dtype == dtype, label
-    ulps, rest = INTEGERS_LOSE if np.asarray(img).dtype.kind in "bu" else FLOATS_LOSE
+    ulps, rest = INTEGERS_LOSE if np.asarray(img).dtype.kind in ("b", "u") else FLOATS_LOSE
     with twin.silent():
         size = np.nan_to_num(np.abs(np.asarray(mean, np.float64) / std), posinf=0)[..., None, None]
     twin.assert_close(y, twin.normalize(img, mean, std, **how), ulps[y.itemsize], rest * size, label)

@@ -1,6 +1,5 @@
 """Pictures become the tensors that ToTensor and Normalize would make, whatever memory they come from and go to."""
 
-import contextlib
 import functools
 import itertools
 
@@ -226,12 +225,36 @@ def test_a_result_may_take_the_place_of_its_picture(dtype):
                 want = norm(img)
                 assert norm(img, out=img) is img
                 same_bytes(np.ascontiguousarray(img), want, (shape, layout, label))
-    for how in ({"layout": "CHW", "input_layout": "HWC"}, {"layout": "HWC", "swap_channels": True}):
-        norm, img = image.Normalize(0.5, 0.3, dtype=dtype, **how), uniform((3, 3, 3), dtype, 2)
-        want = norm(img)
-        with contextlib.suppress(ValueError):  # where numbers change places it may be refused, not done wrongly
-            norm(img, out=img)
-            same_bytes(img, want, how)
+
+
+@pytest.mark.usefixtures("machine")
+@pytest.mark.parametrize("dtype", TENSORS, ids=str)
+def test_channels_may_be_swapped_in_place(dtype):
+    for layout, channels, (lead, width) in itertools.product(ENDS, (3, 4), (((), 3), ((), 1100), ((2,), 19))):
+        pixels = np.asarray(uniform((*lead, 7, width, channels), dtype, 2))
+        plain = np.ascontiguousarray(twin.to_layout(pixels, layout))
+        how = {"layout": layout, "input_layout": layout, "swap_channels": True, "dtype": dtype}
+        norm, label = image.Normalize(*constants_of(channels), **how), (layout, channels, lead, width)
+        for img in (plain.copy(), np.flip(np.flip(plain, -2).copy(), -2), np.repeat(plain, 2, -2)[..., ::2, :]):
+            restored = norm.inverse(plain, dtype=dtype)
+            want = norm(img)
+            assert norm(img, out=img) is img
+            same_bytes(np.ascontiguousarray(img), want, label)
+            img[...] = plain
+            assert norm.inverse(img, dtype=dtype, out=img) is img
+            same_bytes(np.ascontiguousarray(img), restored, (label, "inverse"))
+
+
+def test_a_picture_is_not_turned_in_place():
+    for layout, input_layout in (ENDS, ENDS[::-1]):
+        for norm in (image.Normalize(0.5, 0.3, layout=layout, input_layout=input_layout), image.Normalize(0.5, 0.3)):
+            img = uniform((3, 3, 3), np.float32, 2)
+            before = img.tobytes()
+            with pytest.raises(ValueError, match=r"^out shares memory with img; expected .* none of it"):
+                norm(img, out=img)
+            with pytest.raises(ValueError, match=r"^out shares memory with x; expected .* none of it"):
+                norm.inverse(img, dtype=np.float32, out=img)
+            assert img.tobytes() == before
 
 
 @pytest.mark.wide

@@ -15,10 +15,14 @@ import numpy as np
 import pytest
 
 import fastnorm
+import fastnorm.image
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-OBJECTS = [name for name in fastnorm.__all__ if callable(getattr(fastnorm, name, None))]
+MODULES = {"": fastnorm, "image.": fastnorm.image}
+NAMES = {f"{prefix}{name}": (module, name) for prefix, module in MODULES.items() for name in module.__all__}
+FOUND = {public: getattr(module, name, None) for public, (module, name) in NAMES.items()}
+OBJECTS = {public: obj for public, obj in FOUND.items() if callable(obj)}
 
 
 def sections(doc):
@@ -50,14 +54,14 @@ def parameters(obj):
 
 
 def test_every_public_name_exists():
-    assert [name for name in fastnorm.__all__ if not hasattr(fastnorm, name)] == []
-    assert len(set(fastnorm.__all__)) == len(fastnorm.__all__)
-    assert OBJECTS
+    assert [public for public, (module, name) in NAMES.items() if not hasattr(module, name)] == []
+    assert len(NAMES) == sum(len(module.__all__) for module in MODULES.values())
+    assert {name.rpartition(".")[0] for name in OBJECTS} == {"", "image"}
 
 
 @pytest.mark.parametrize("name", OBJECTS)
 def test_public_name_is_documented(name):
-    obj = getattr(fastnorm, name)
+    obj = OBJECTS[name]
     doc = sections(inspect.getdoc(obj))
     assert doc[""][0].endswith(".")
     assert documented(doc.get("Parameters", [])) == parameters(obj)
@@ -66,16 +70,16 @@ def test_public_name_is_documented(name):
         assert "Returns" in doc or "Yields" in doc
 
 
-@pytest.mark.parametrize("name", [name for name in OBJECTS if inspect.isclass(getattr(fastnorm, name))])
+@pytest.mark.parametrize("name", [name for name, obj in OBJECTS.items() if inspect.isclass(obj)])
 def test_public_methods_are_documented(name):
-    members = vars(getattr(fastnorm, name))
+    members = vars(OBJECTS[name])
     public = [
         key for key, value in members.items() if not key.startswith("_") and (callable(value) or hasattr(value, "fget"))
     ]
     assert [key for key in public if not inspect.getdoc(members[key])] == []
 
 
-@pytest.mark.parametrize("name", sorted({getattr(fastnorm, name).__module__ for name in OBJECTS}))
+@pytest.mark.parametrize("name", sorted({obj.__module__ for obj in OBJECTS.values()}))
 def test_examples_in_docstrings_give_what_they_show(name):
     results = doctest.testmod(importlib.import_module(name), extraglobs={"fastnorm": fastnorm, "np": np})
     assert results.attempted

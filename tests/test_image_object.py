@@ -1,0 +1,87 @@
+"""`Normalize` keeps what it was given: through copies, pickles and its repr."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from cases import HALVES, uniform
+from pictures import IMAGENET, UINT16, same_bytes
+
+from fastnorm import image
+
+
+def attributes(norm):
+    values = {name: getattr(norm, name) for name in image.Normalize.__annotations__ if not name.startswith("_")}
+    return {name: (v.shape, v.dtype, v.tobytes()) if isinstance(v, np.ndarray) else v for name, v in values.items()}
+
+
+def test_an_object_keeps_what_it_was_given():
+    mean, std = np.array(IMAGENET[0]), np.array(IMAGENET[1], np.float32)
+    how = {"scale": 1 / 1023, "layout": "HWC", "input_layout": "CHW", "swap_channels": True, "dtype": np.float16}
+    img = uniform((3, 9, 11), UINT16)
+    for given in ({}, how):
+        norm = image.Normalize(mean, std, **given)
+        want = norm(img)
+        for other in (pickle.loads(pickle.dumps(norm)), copy.deepcopy(norm)):
+            assert type(other) is image.Normalize
+            same_bytes(other(img), want)
+            same_bytes(other.inverse(want, dtype=UINT16), norm.inverse(want, dtype=UINT16))
+            assert attributes(other) == attributes(norm)
+        for name, value in (("mean", mean), ("std", std)):
+            kept = getattr(norm, name)
+            assert (kept.dtype, kept.tolist()) == (np.float64, value.tolist())
+            with pytest.raises(ValueError, match="read-only"):
+                kept[0] = 1
+    norm = image.Normalize(mean, std)
+    want = norm(img)
+    mean[:], std[:] = 7, 9
+    same_bytes(norm(img), want, "changed from outside")
+    assert (norm.scale, norm.layout, norm.input_layout, norm.swap_channels) == (None, "CHW", None, False)
+    assert norm.dtype == np.float32
+
+
+def test_its_repr_makes_the_same_object():
+    for constants in (IMAGENET, (0.5, 0.25), ([0.1], [1 / 3]), (0.1, (1e-30, 1 / 3, -7e300)), (1 / 3, np.float32(0.1))):
+        for how in (
+            {},
+            {"scale": 1 / 1023, "layout": "HWC"},
+            {"input_layout": "CHW", "swap_channels": True},
+            {"input_layout": "HWC", "dtype": np.float16},
+            {"scale": -3, "dtype": HALVES[-1]},
+        ):
+            norm = image.Normalize(*constants, **how)
+            made = eval(repr(norm), {"Normalize": image.Normalize})
+            assert attributes(made) == attributes(norm), repr(norm)
+            assert repr(made) == repr(norm)
+    assert repr(image.Normalize(0.5, 0.25)) == "Normalize(mean=0.5, std=0.25)"
+
+
+class Centered(image.Normalize):
+    """A subclass with arguments, an attribute and a method of its own."""
+
+    def __init__(self, half=0.5, **how):
+        super().__init__(half, half, **how)
+        vars(self)["half"] = half
+
+    def span(self):
+        return 1 / self.half
+
+
+class Renamed(image.Normalize):
+    """One that keeps the arguments."""
+
+
+def test_what_is_derived_from_it_survives_copies():
+    img = uniform((5, 7, 3), UINT16)
+    for norm in (Centered(0.25, layout="HWC", dtype=np.float16), Renamed(*IMAGENET, swap_channels=True)):
+        want = norm(img)
+        assert repr(norm).startswith(f"{type(norm).__name__}(")
+        pickled = [pickle.loads(pickle.dumps(norm, protocol)) for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1)]
+        for other in (*pickled, copy.copy(norm), copy.deepcopy(norm)):
+            assert type(other) is type(norm)
+            assert attributes(other) == attributes(norm)
+            same_bytes(other(img), want)
+            if isinstance(norm, Centered):
+                assert (other.half, other.span()) == (0.25, 4)
+    assert attributes(eval(repr(norm), {"Renamed": Renamed})) == attributes(norm)
