@@ -55,7 +55,7 @@ def check(img, mean, std, label, dtype=np.float32, **how):
     y = image.normalize(img, mean, std, dtype=dtype, **how)
     assert type(y) is np.ndarray
     assert y.dtype == dtype, label
-    ulps, rest = INTEGERS_LOSE if np.asarray(img).dtype.kind in "bu" else FLOATS_LOSE
+    ulps, rest = INTEGERS_LOSE if np.asarray(img).dtype.kind in ("b", "u") else FLOATS_LOSE
     with twin.silent():
         size = np.nan_to_num(np.abs(np.asarray(mean, np.float64) / std), posinf=0)[..., None, None]
     twin.assert_close(y, twin.normalize(img, mean, std, **how), ulps[y.itemsize], rest * size, label)
