@@ -314,7 +314,9 @@ def output(
     result = np.asarray(out)
     for whose, value in ((source, x), *in_place):
         if not _is_same(value, out) and may_share(value, result):
-            raise ValueError(f"{name} overlaps {whose} in part; expected {whose} itself or separate memory")
+            raise ValueError(
+                f"{name} overlaps {whose} in part or in another order; expected {whose} itself or separate memory"
+            )
     for whose, value in others:
         if value is not None and may_share(value, result):
             raise ValueError(f"{name} overlaps {whose}; expected separate memory")

@@ -25,7 +25,12 @@ _PALETTES = ("P", "PA")  # Pillow's modes of numbers that stand for colours
 
 
 def channel_stats(
-    images: Any, *, scale: float | None = None, input_layout: str = "HWC", ddof: float = 0, progress: bool | None = None
+    images: Any,
+    *,
+    scale: float | None = None,
+    input_layout: str | None = None,
+    ddof: float = 0,
+    progress: bool | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     r"""Mean and standard deviation of each channel over all pixels of a data set: what `Normalize` is made of.
 
@@ -35,16 +40,16 @@ def channel_stats(
     Parameters
     ----------
     images : iterable
-        Pictures, batches of them, or paths of files: a list, a generator, an array of shape (N, H, W, C), anything
-        that gives its items when it is asked for them. Pictures are arrays, Pillow's images or CPU tensors of two
-        dimensions (HW, one channel) or three, batches have four; dtypes are uint8, uint16, or bool and floats. Sizes
-        may differ, the number of channels may not. Pillow reads files, one at a time; their palettes become RGB, or
-        RGBA where a colour is transparent.
+        Pictures, batches of them, or paths of files: a list, a generator, an array (N, H, W, C), which is N pictures,
+        or (N, H, W), which is N grey ones. Pictures are arrays, Pillow's images or CPU tensors of two dimensions (HW,
+        one channel) or three, batches have four; all are uint8, all are uint16, or all are bools and floats. Sizes may
+        differ, the number of channels may not. Pillow reads files, one at a time; their palettes become RGB, or RGBA
+        where a colour is transparent.
     scale : float, optional
         What stored numbers are multiplied by: finite and not 0. By default as `Normalize` does: 1/255 for uint8,
         1/65535 for uint16, 1 for bool and floats, so that results lie in [0, 1].
     input_layout : {"HWC", "CHW"}, default "HWC"
-        Whether channels are the last axis of an array or come before height and width.
+        Whether channels are the last axis of an array or come before height and width. It is not inferred here.
     ddof : float, default 0
         Delta degrees of freedom, in pixels. Where none is left std is inf or NaN.
     progress : bool, optional
@@ -61,7 +66,7 @@ def channel_stats(
     ------
     ValueError
         For pictures that differ in their number of channels or in what stands for 1 (uint8 among floats, for example),
-        for shapes that are none of a picture or that are one picture's where many are expected, and for no pixels
+        for shapes that no picture has or that are one picture's where many are expected, and for no pixels
         at all. The message names the picture: ``images[i]``.
     TypeError
         For a path or a Pillow image where an iterable is expected, and for dtypes that pictures do not have.
@@ -124,10 +129,13 @@ def as_picture(name: str, value: Any) -> np.ndarray:
         x = _arguments.array(name, value)
     except ValueError:  # parts of different shapes: NumPy does not say whose
         if isinstance(value, (list, tuple)):
-            raise ValueError(f"{name} is a {type(value).__name__} of unequal parts; expected one picture") from None
+            raise ValueError(
+                f"{name} is a {type(value).__name__} of unequal parts; expected one picture: of (picture, label) pairs "
+                f"give (picture for picture, _ in dataset)"
+            ) from None
         raise
     if x.dtype.kind in "iu" and x.dtype.char not in _UNITS:
-        hint = "give .astype(np.uint8) of levels up to 255, or floats"
+        hint = "convert with .astype(np.uint8) if levels are 0 to 255, else to a floating type"
         raise TypeError(f"{name} has dtype {x.dtype}; expected {_STORED}: {hint}")
     if x.ndim not in (2, 3, 4):
         raise ValueError(f"{name} has shape {x.shape}; expected two dimensions (HW), three, or four for a batch")
@@ -151,31 +159,29 @@ def unit(dtype: np.dtype) -> int:
     return _UNITS.get(dtype.char, 1)
 
 
-def is_pillow(value: Any) -> bool:
+def _is_pillow(value: Any) -> bool:
     """Whether `value` is an image of Pillow's."""
     module = sys.modules.get("PIL.Image")
     return module is not None and isinstance(value, module.Image)
 
 
 def _refuse_palette(name: str, value: Any) -> None:
-    if is_pillow(value) and value.mode in _PALETTES:
-        raise ValueError(f'{name} has mode "{value.mode}", numbers of colours; expected colours: {name}.convert("RGB")')
+    if _is_pillow(value) and value.mode in _PALETTES:
+        raise ValueError(
+            f'{name} has mode "{value.mode}", indices of a palette; expected colours: {name}.convert("RGB")'
+        )
 
 
 def _refuse_single(images: Any, input_layout: str) -> None:
     """Refuse what is no iterable of pictures: above all one picture, of which each row would be taken for one."""
     example = "expected an iterable of pictures, for example [images]"
-    if isinstance(images, (str, bytes, os.PathLike)) or is_pillow(images):
+    if isinstance(images, (str, bytes, os.PathLike)) or _is_pillow(images):
         raise TypeError(f"images is a single {type(images).__name__}; {example}")
     if not np.iterable(images):
         raise TypeError(f"images is of type {type(images).__name__}; {example}")
     shape = tuple(getattr(images, "shape", ()))
-    if len(shape) == 2 or (len(shape) == 3 and shape[_channel_axis(3, input_layout)] in (2, 3, 4)):
+    if len(shape) == 2 or (len(shape) == 3 and shape[-1 if input_layout == "HWC" else 0] in (2, 3, 4)):
         raise ValueError(f"images has shape {shape}, that of a single picture; {example}")
-
-
-def _channel_axis(ndim: int, input_layout: str) -> int:
-    return ndim - (1 if input_layout == "HWC" else 3)
 
 
 def _take(total: Moments, i: int, item: Any, input_layout: str, first: np.dtype | None) -> np.dtype:
@@ -187,11 +193,16 @@ def _take(total: Moments, i: int, item: Any, input_layout: str, first: np.dtype 
     else:
         x = as_picture(name, item)
     if first is not None and unit(x.dtype) != unit(first):
-        raise ValueError(f"{name} has dtype {x.dtype}; expected one that goes with {first}, as before")
-    x, axis = (x[..., None], 2) if x.ndim == 2 else (x, _channel_axis(x.ndim, input_layout))
-    if total._shape not in (None, (x.shape[axis],)):
-        raise ValueError(f"{name} has shape {x.shape}, {x.shape[axis]} channels; expected {total._shape[0]}, as before")
-    total.update(x, tuple(a for a in range(x.ndim) if a != axis))
+        raise ValueError(f"{name} has dtype {x.dtype}; expected {first}, as the pictures before it")
+    count = 1 if total._shape is None else total._shape[0]
+    is_first = input_layout == "CHW" if input_layout else _ops.is_channels_first(x, count)
+    pixels = x[..., np.newaxis] if x.ndim == 2 else np.moveaxis(x, -3, -1) if is_first else x
+    channels = pixels.shape[-1]
+    if total._shape not in (None, (channels,)):
+        raise ValueError(
+            f"{name} has shape {x.shape}, {channels} channels; expected {count}, as the pictures before it"
+        )
+    total.update(pixels, tuple(range(pixels.ndim - 1)))
     return x.dtype if first is None else first
 
 

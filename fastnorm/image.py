@@ -4,15 +4,17 @@ What torchvision does by ToTensor and Normalize, or OpenCV by blobFromImage, is 
 set, for `Normalize`, come from `channel_stats`.
 
 - Pictures are HW, HWC or CHW, one or a batch: arrays, Pillow's images or CPU tensors of uint8, uint16, bool or floats.
-  Crops, flips and slices of channels are read where they are.
-- Constants are folded in double: `(x / 255 - mean) / std` becomes `((x - center) - center_lo) * factor`. Results are
-  within 3 ulp (float32) of the formula for every level, also for those close to the mean; a level that is the mean
-  becomes 0.
-- Calls on less than a megapixel run on one thread, so that the workers of a data loader do not take each other's cores.
+  Crops, flips and slices of channels are read where they are. Three axes are always one picture: a batch of grey ones
+  is (N, H, W, 1), that is ``x[..., np.newaxis]``.
+- Constants are folded in double: `(x / 255 - mean) / std` becomes `((x - center) - rest) * factor`. Results of integers
+  are within 3 ulp (float32) of the formula for every level, also for those close to the mean; a level that is the mean
+  becomes 0. Floats are computed in double and rounded once. NaN stays NaN, the canonical one.
+- Calls on fewer than 2**20 numbers (590x590 pixels of three channels) run on one thread, so that the workers of a data
+  loader do not take each other's cores.
 """
 
 import functools
-import math
+import inspect
 from typing import Any, NoReturn
 
 import numpy as np
@@ -27,20 +29,23 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _LAYOUTS = ("CHW", "HWC")
-_HWC, _CHW, _EITHER = range(3)  # the order of channels, as the door knows it
+_ORDERS = {"HWC": 0, "CHW": 1, None: 2}  # where channels are, as the door knows it
 _MOST_CHANNELS = 4096  # FN_TILE
 _INTEGERS = np.dtype(np.uint8).char + np.dtype(np.uint16).char + np.dtype(np.bool).char
 
 
-def to_tensor(img: Any, *, dtype: Any = np.float32, out: Any = None) -> Any:
+def to_tensor(img: Any, *, input_layout: str = "HWC", dtype: Any = np.float32, out: Any = None) -> Any:
     """Pictures as float tensors, channels first, in [0, 1].
 
-    ``y = x / 255`` for uint8, ``x / 65535`` for uint16, 0 and 1 for bools, rounded correctly; floats as they are.
+    ``y = x / 255`` for uint8, ``x / 65535`` for uint16, correctly rounded to float32, and from there to half precision;
+    0 and 1 for bools; floats stay as they are, whatever their range.
 
     Parameters
     ----------
     img : array_like or PIL.Image.Image
-        (H, W), (H, W, C) or (N, H, W, C).
+        (H, W), (H, W, C) or (N, H, W, C); with ``input_layout="CHW"`` (H, W), (C, H, W) or (N, C, H, W).
+    input_layout : {"HWC", "CHW"}, default "HWC"
+        Where channels stand in `img`, also in that of a CPU tensor.
     dtype : {float32, float16, bfloat16}, default float32
         dtype of the result.
     out : ndarray, optional
@@ -54,7 +59,7 @@ def to_tensor(img: Any, *, dtype: Any = np.float32, out: Any = None) -> Any:
     Raises
     ------
     ValueError, TypeError
-        As from `normalize`.
+        For pictures and `out` as from `normalize`; for an unknown layout or another dtype.
 
     Examples
     --------
@@ -63,8 +68,10 @@ def to_tensor(img: Any, *, dtype: Any = np.float32, out: Any = None) -> Any:
     >>> fastnorm.image.to_tensor(img).tolist() == np.float32([[[0, 0.4]], [[0.2, 0.8]], [[1, 0.6]]]).tolist()
     True
     """
-    plain = _PLAIN if dtype is np.float32 else Normalize(0.0, 1.0, dtype=dtype)
-    return plain(img, out=out)
+    if input_layout == "HWC" and dtype is np.float32:
+        return _PLAIN(img, out=out)
+    _arguments.choice("input_layout", input_layout, _LAYOUTS)
+    return Normalize(0.0, 1.0, input_layout=input_layout, dtype=dtype)(img, out=out)
 
 
 def normalize(
@@ -86,25 +93,37 @@ def normalize(
     Parameters
     ----------
     img : array_like or PIL.Image.Image
-        One picture, (H, W), (H, W, C) or (C, H, W), or a batch of either, of uint8, uint16, bool or floats.
-    mean, std, scale, layout, input_layout, swap_channels, dtype
-        As for `Normalize`.
+        One picture, (H, W), (H, W, C) or (C, H, W), or a batch, (N, H, W, C) or (N, C, H, W), of uint8, uint16, bool or
+        floats. At most 4096 channels.
+    mean, std : float or sequence of float
+        In the units of ``x * scale``: one number for all channels or one for each, in the order of the result. Finite,
+        std not 0.
+    scale : float, optional
+        What stored numbers are multiplied by. Default: 1/255 for uint8, 1/65535 for uint16, 1 for bools and floats.
+    layout : {"CHW", "HWC"}, default "CHW"
+        Where channels stand in the result.
+    input_layout : {"CHW", "HWC"}, optional
+        Where they stand in `img`. Default: last, but first where only that fits the numbers in `mean` and `std`, or for
+        one number for all channels where the last axis is longer than 4 and the first of a picture is not.
+    swap_channels : bool, default False
+        The first and the third of three or four channels change places.
+    dtype : {float32, float16, bfloat16}, default float32
+        dtype of the result.
     out : ndarray, optional
-        Where to write the result, for example ``batch[i]``. It may be `img` itself, where its dtype and the layout
-        stay.
+        Where to write the result, for example ``batch[i]``. It may be `img` itself, where dtype and layout stay.
 
     Returns
     -------
     tensor : ndarray
-        In `layout`; (1, H, W) or (H, W, 1) for a picture without an axis of channels.
+        (C, H, W) or (N, C, H, W); for ``layout="HWC"`` (H, W, C) or (N, H, W, C). C is 1 for a picture (H, W).
 
     Raises
     ------
     ValueError
-        For a picture of other channels or dimensions than expected or of palette colours; for `out` of another shape or
-        dtype, read-only, or sharing memory with `img` in part; as from `Normalize`.
+        If `img` has another number of axes or channels than expected, or is a palette picture; if `out` has another
+        shape or dtype, is read-only or shares memory with `img` in part; as from `Normalize`.
     TypeError
-        For a dtype that pictures do not have; as from `Normalize`.
+        If `img` has a dtype that pictures do not have; as from `Normalize`.
 
     Examples
     --------
@@ -144,12 +163,13 @@ class Normalize:
         In the units of ``x * scale``: one number for all channels or one for each, in the order of the result. Finite,
         std not 0.
     scale : float, optional
-        What stored numbers are multiplied by. Default: 1/255 for uint8 (exactly: a division), 1/65535 for uint16, 1 for
-        bools and floats.
+        What stored numbers are multiplied by. Default: 1/255 for uint8 (as x / 255, not x times a rounded 1/255),
+        1/65535 for uint16, 1 for bools and floats.
     layout : {"CHW", "HWC"}, default "CHW"
         Where channels stand in the result.
     input_layout : {"CHW", "HWC"}, optional
-        Where they stand in a picture. Default: last, but first where only that fits the numbers in `mean` and `std`.
+        Where they stand in a picture. Default: last, but first where only that fits the numbers in `mean` and `std`, or
+        for one number for all channels where the last axis is longer than 4 and the first of a picture is not.
     swap_channels : bool, default False
         The first and the third of three or four channels change places: blue, green, red (OpenCV) to red, green, blue.
     dtype : {float32, float16, bfloat16}, default float32
@@ -169,6 +189,14 @@ class Normalize:
         an unknown layout.
     TypeError
         For constants that are not numbers, and another dtype.
+
+    Notes
+    -----
+    A `Normalize` never changes: threads may share it.
+
+    torchvision: ``Normalize(mean, std)`` is ToTensor and Normalize in one; uint16 is scaled, which ToTensor does not.
+    OpenCV: ``blobFromImage(x, s, mean=m, swapRB=True)[0]`` is ``normalize(x, m, 1 / s, scale=1, swap_channels=True)``.
+    albumentations: ``layout="HWC"``, and `scale` is ``1 / max_pixel_value``, which there divides floats, too.
 
     Examples
     --------
@@ -190,7 +218,6 @@ class Normalize:
     input_layout: str | None
     swap_channels: bool
     dtype: np.dtype
-    _order: int
     _folded: dict[str, np.ndarray]  # constants by the character of a stored dtype
 
     def __init__(
@@ -206,23 +233,25 @@ class Normalize:
     ) -> None:
         _arguments.choice("layout", layout, _LAYOUTS)
         _arguments.choice("input_layout", input_layout, (None, *_LAYOUTS))
+        _arguments.choice("swap_channels", swap_channels, (False, True))
         means, stds = _constants(mean, std)
-        order = _CHW if input_layout == "CHW" else _EITHER if input_layout is None and means.ndim else _HWC
         vars(self).update(
             mean=means,
             std=stds,
             scale=as_scale(scale),
             layout=layout,
             input_layout=input_layout,
-            swap_channels=bool(swap_channels),
+            swap_channels=swap_channels,
             dtype=_dtype(dtype),
-            _order=order,
             _folded={},
         )
         self._fold(np.dtype(np.float32))  # refuses what cannot be folded
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"{name} cannot be changed: constants are folded once; make another Normalize")
+
+    def __delattr__(self, name: str) -> None:
+        self.__setattr__(name, None)
 
     def __call__(self, img: Any, *, out: Any = None) -> Any:
         """Normalize one picture or a batch.
@@ -239,14 +268,9 @@ class Normalize:
         """
         result = None
         if type(img) is np.ndarray:
-            folded = self._folded.get(img.dtype.char)
-            if folded is None:
-                folded = self._fold(img.dtype)
-            result = _ops.picture(img, folded, self.dtype, self._order, self.layout == "CHW", self.swap_channels, out)
-        if result is None:
-            x = as_picture("img", img)
-            result = self._apply("img", x, x.dtype, self.dtype, self._order, self.layout, out, False)
-        return result
+            folded, order = self._fold(img.dtype), _ORDERS[self.input_layout]
+            result = _ops.picture(img, folded, self.dtype, order, self.layout == "CHW", self.swap_channels, out)
+        return self._apply(as_picture("img", img), out) if result is None else result
 
     def inverse(self, x: Any, *, dtype: Any = np.uint8, out: Any = None) -> Any:
         """Restore pictures: ``(x * std + mean) / scale``.
@@ -254,21 +278,25 @@ class Normalize:
         Parameters
         ----------
         x : array_like of float
-            One tensor or a batch, in `layout`.
+            One tensor or a batch, in `layout`: (C, H, W), (N, C, H, W), or for "HWC" (H, W, C), (N, H, W, C); (H, W)
+            of one channel.
         dtype : {uint8, uint16, bool, float32, float16, bfloat16}, default uint8
-            dtype of the picture. Integers are rounded to nearest, ties to even, and clipped; NaN becomes 0.
+            dtype of the picture, which decides its scale if `scale` is None: say uint16 for a uint16 picture. Integers
+            are rounded to nearest, ties to even, and clipped; NaN becomes 0.
         out : ndarray, optional
             Where to write the picture.
 
         Returns
         -------
         img : ndarray
-            In `input_layout`, or HWC where that is None, with channels swapped back.
+            In `input_layout`, or HWC where that is None, with channels swapped back; a grey one is (H, W, 1).
 
         Raises
         ------
-        ValueError, TypeError
-            As from `normalize`.
+        ValueError
+            If `x` has another number of axes or channels than expected; for `out` as from `normalize`.
+        TypeError
+            If `x` is not of floats; for another dtype.
 
         Examples
         --------
@@ -280,57 +308,61 @@ class Normalize:
         tensor = as_picture("x", x)
         if tensor.dtype.kind in "biu":
             raise TypeError(f"x has dtype {tensor.dtype}; expected a floating type, as a normalized tensor has")
-        target = _dtype(dtype, _INTEGERS)
-        order = _CHW if self.layout == "CHW" else _HWC
-        return self._apply("x", tensor, target, target, order, self.input_layout or "HWC", out, True)
+        return self._apply(tensor, out, _dtype(dtype, _INTEGERS))
 
     def __repr__(self) -> str:
-        plain = {name: value for name, value in self._options().items() if value != _DEFAULTS[name]}
-        if "dtype" in plain:
-            plain["dtype"] = self.dtype.name
-        shown = {"mean": self.mean.tolist(), "std": self.std.tolist(), **plain}
-        return f"Normalize({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+        options = {name: value for name, value in self._options().items() if value != _OPTIONS[name]}
+        if "dtype" in options:
+            options["dtype"] = self.dtype.name
+        shown = {"mean": self.mean.tolist(), "std": self.std.tolist(), **options}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return functools.partial(Normalize, **self._options()), (self.mean, self.std)
+        return functools.partial(type(self), **self._options()), (self.mean, self.std)
 
     def _options(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in _DEFAULTS}
+        return {name: getattr(self, name) for name in _OPTIONS}
 
     def _fold(self, dtype: np.dtype) -> np.ndarray:
-        """Fold the constants for what is stored in a dtype."""
-        scale, level = (math.nan, unit(dtype)) if self.scale is None else (self.scale, math.nan)
-        folded = _ops.fold_picture(self.mean, self.std, scale, level)
+        """The constants folded for what is stored in a dtype."""
+        folded = self._folded.get(dtype.char)
         if folded is None:
-            _refuse_constants(self.mean, self.std, self.scale)
-        self._folded[dtype.char] = folded
+            scale = unit(dtype) if self.scale is None else self.scale
+            folded = _ops.fold_picture(self.mean, self.std, scale, self.scale is None)
+            if folded is None:
+                _refuse_constants(self.mean, self.std, self.scale)
+            self._folded[dtype.char] = folded
         return folded
 
-    def _apply(
-        self,
-        name: str,
-        x: np.ndarray,
-        stored: np.dtype,
-        dtype: np.dtype,
-        order: int,
-        layout: str,
-        out: Any,
-        inverse: bool,
-    ) -> Any:
-        """Any picture that there is: brought into canonical form or refused. `stored`: what the picture has."""
-        folded = self._fold(stored)
-        channels_first = _is_channels_first(name, x, order, self.mean.size, self.mean.ndim > 0)
+    def _apply(self, x: np.ndarray, out: Any, picture: np.dtype | None = None) -> Any:
+        """Normalize any picture, or restore one of the dtype `picture`: canonicalized or refused here."""
+        inverse = picture is not None
+        name, source, target = (
+            ("x", self.layout, self.input_layout) if inverse else ("img", self.input_layout, self.layout)
+        )
+        channels_first = self._has_channels_first(name, x, source)
         pixels = x[..., np.newaxis] if x.ndim == 2 else np.moveaxis(x, -3, -1) if channels_first else x
-        channels = pixels.shape[-1]
-        if self.swap_channels and channels not in (3, 4):
-            raise ValueError(f"{name} has shape {x.shape}, of {channels} channels; swap_channels needs 3 or 4")
-        if channels > _MOST_CHANNELS:
-            raise ValueError(f"{name} has shape {x.shape}, of {channels} channels; expected {_MOST_CHANNELS} at most")
-        result = np.moveaxis(pixels, -1, -3) if layout == "CHW" else pixels
+        result = np.moveaxis(pixels, -1, -3) if target == "CHW" else pixels
+        dtype = self.dtype if picture is None else picture
         into = _arguments.output(out, result, dtype, source=name)
-        order = _CHW if channels_first else _HWC
-        y = _ops.picture(x, folded, dtype, order, layout == "CHW", self.swap_channels, into, inverse, True)
+        folded, order = self._fold(x.dtype if picture is None else picture), int(channels_first)
+        y = _ops.picture(x, folded, dtype, order, target == "CHW", self.swap_channels, into, inverse, True)
         return _arguments.as_given(y, out, False)
+
+    def _has_channels_first(self, name: str, x: np.ndarray, layout: str | None) -> bool:
+        """Whether channels come first in a picture; refused where there are not as many as there are constants."""
+        count = self.mean.size
+        first = layout == "CHW" if layout else _ops.is_channels_first(x, count)
+        channels = 1 if x.ndim == 2 else x.shape[-3 if first else -1]
+        got = f"{name} has shape {x.shape}, {channels} channel{'' if channels == 1 else 's'}"
+        if count not in (1, channels):
+            hint = f"; {name}[..., :3] or .convert('RGB') drops the fourth" if (channels, count) == (4, 3) else ""
+            raise ValueError(f"{got}; expected {count}, one for each number of mean and std{hint}")
+        if self.swap_channels and channels not in (3, 4):
+            raise ValueError(f"{got}; expected 3 or 4, of which swap_channels changes the first and the third")
+        if channels > _MOST_CHANNELS:
+            raise ValueError(f"{got}; expected {_MOST_CHANNELS} at most")
+        return first
 
 
 def _constants(mean: Any, std: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -338,7 +370,7 @@ def _constants(mean: Any, std: Any) -> tuple[np.ndarray, np.ndarray]:
     means, stds = _numbers("mean", mean), _numbers("std", std)
     if means.shape != stds.shape:
         if means.size != stds.size and 1 not in (means.size, stds.size):
-            raise ValueError(f"mean has {means.size} numbers and std has {stds.size}; expected as many")
+            raise ValueError(f"mean has {means.size} numbers and std has {stds.size}; expected equally many, or one")
         means, stds = (np.array(values) for values in np.broadcast_arrays(means, stds))
     means.setflags(write=False)
     stds.setflags(write=False)
@@ -346,7 +378,10 @@ def _constants(mean: Any, std: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _numbers(name: str, value: Any) -> np.ndarray:
-    values = _arguments.array(name, value).astype(np.float64)
+    try:
+        values = _arguments.array(name, value).astype(np.float64)
+    except ValueError:  # a ragged list, of which NumPy does not say whose
+        raise ValueError(f"{name} must be one number, or one for each channel, got {value!r}") from None
     if values.ndim > 1 or values.size == 0:
         raise ValueError(f"{name} has shape {values.shape}; expected one number, or one for each channel")
     return values
@@ -359,7 +394,7 @@ def _refuse_constants(mean: np.ndarray, std: np.ndarray, scale: float | None) ->
     if not std.all():
         raise ValueError(f"std must not be 0, got {std.tolist()}")
     given = f"mean={mean.tolist()}, std={std.tolist()} and scale={scale}"
-    raise ValueError(f"mean, std and scale must give constants that a double holds, got {given}")
+    raise ValueError(f"mean / scale and std / scale must be numbers that a double can hold and divide by, got {given}")
 
 
 def _dtype(dtype: Any, integers: str = "") -> np.dtype:
@@ -374,23 +409,9 @@ def _dtype(dtype: Any, integers: str = "") -> np.dtype:
     return found.newbyteorder("=")
 
 
-def _is_channels_first(name: str, x: np.ndarray, order: int, count: int, is_counted: bool) -> bool:
-    """Whether channels come first in a picture that has as many as there are constants."""
-    last, first = (1, 1) if x.ndim == 2 else (x.shape[-1], x.shape[-3])
-    only_first = last != count and first == count
-    found = order == _CHW or (order == _EITHER and only_first)
-    channels = first if found else last
-    if is_counted and count not in (1, channels):
-        where = {_HWC: " last", _CHW: " first", _EITHER: ""}[order] if x.ndim > 2 else ""
-        raise ValueError(f"{name} has shape {x.shape}; expected {count} channels{where}, as mean and std have numbers")
-    return found
-
-
-_DEFAULTS = {
-    "scale": None,
-    "layout": "CHW",
-    "input_layout": None,
-    "swap_channels": False,
-    "dtype": np.dtype(np.float32),
+_OPTIONS = {
+    name: option.default
+    for name, option in inspect.signature(Normalize).parameters.items()
+    if option.kind is option.KEYWORD_ONLY
 }
-_PLAIN = Normalize(0.0, 1.0)
+_PLAIN = Normalize(0.0, 1.0, input_layout="HWC")

@@ -210,7 +210,7 @@ cdef int share_batch(fn_job *job, fn_job *by_sample, crew *team) except -1 nogil
 cdef int run_batch(fn_job *job, fn_job *by_sample) except -1 nogil:
     """`by_sample`: the same arrays as planes of samples and channels; with `given` all that is asked for."""
     cdef crew team
-    gather_crew(&team, job, work_threshold)
+    gather_crew(&team, job)
     try:
         if job.given:
             share_scale(by_sample, &team)

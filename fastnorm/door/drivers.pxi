@@ -28,12 +28,12 @@ cdef struct crew:
     int threads
 
 
-cdef int gather_crew(crew *team, const fn_job *job, int64_t threshold) except -1 nogil:
-    """As many threads as there may be, but one below `threshold` elements."""
+cdef int gather_crew(crew *team, const fn_job *job, int64_t share=1) except -1 nogil:
+    """As many threads as there may be, but one below `share` times the work threshold."""
     cdef int64_t work = job.n * job.outer * job.inner.size
     team.table = fn_active_table()
     team.threads = 1
-    if work >= threshold:
+    if work // share >= work_threshold:
         team.threads = <int>min(<int64_t>fn_thread_count(fn_omp_max()), max(<int64_t>1, work))
     team.scratch = <char *>aligned_alloc(64, team.threads * FN_SCRATCH_BYTES)
     if team.scratch == NULL:
@@ -169,10 +169,10 @@ cdef int share_norm(fn_job *job, crew *team) except -1 nogil:
 ctypedef int (*fn_driver)(fn_job *job, crew *team) except -1 nogil
 
 
-cdef int drive(fn_driver driver, fn_job *job) except -1 nogil:
+cdef int drive(fn_driver driver, fn_job *job, int64_t share=1) except -1 nogil:
     """Gather a crew and let a driver share a job among it."""
     cdef crew team
-    gather_crew(&team, job, work_threshold)
+    gather_crew(&team, job, share)
     try:
         driver(job, &team)
     finally:
@@ -180,11 +180,11 @@ cdef int drive(fn_driver driver, fn_job *job) except -1 nogil:
     return 0
 
 
-cdef int drive_released(fn_driver driver, fn_job *job) except -1:
+cdef int drive_released(fn_driver driver, fn_job *job, int64_t share=1) except -1:
     """Likewise, without the GIL where that takes longer than to hand it over."""
     if job.n * job.outer * job.inner.size < min(GIL_THRESHOLD, work_threshold):
-        drive(driver, job)
+        drive(driver, job, share)
     else:
         with nogil:
-            drive(driver, job)
+            drive(driver, job, share)
     return 0

@@ -1,6 +1,6 @@
 """Doors of pictures: constants of channels, and pixels that become normalized floats or the other way round."""
 
-from libc.math cimport fma, isfinite, rint
+from libc.math cimport fabs, fma, isfinite, rint
 
 # Results of fewer bytes than so many times the stream threshold stay in the cache: what is made of them comes next, and
 # x takes a quarter of their room at most.
@@ -10,29 +10,34 @@ cdef int64_t PICTURE_STREAM = 4
 # of them side by side.
 cdef int64_t PICTURE_SHARE = 32
 
+# More channels than this are not meant by an axis of unknown meaning.
+cdef int64_t FEW = 4
+
+cdef double MOST_LEVEL = 65535
+
 cdef enum:
     FOLD_CENTER, FOLD_CENTER_LO, FOLD_FACTOR, FOLD_OFFSET, FOLD_GAIN, FOLDS
     HWC = 0, CHW = 1, EITHER = 2
 
 
-def fold_picture(cnp.ndarray means not None, cnp.ndarray stds not None, double scale, double unit):
+def fold_picture(cnp.ndarray means not None, cnp.ndarray stds not None, double scale, bint divides):
     """The constants of `picture` as float64 of shape (5, C): center, center_lo and factor of normalizing, offset and
-    gain of restoring; None if one is not finite. What is stored counts in `unit` parts; NaN: it is multiplied by
-    `scale`. The arrays are contiguous, of float64 and of one size."""
+    gain of restoring; None if one is not finite. What is stored is multiplied by `scale`, or with `divides` divided by
+    it. The arrays are contiguous, of float64 and of one size."""
     cdef int64_t channels = cnp.PyArray_SIZE(means), c
     cdef cnp.npy_intp[2] shape = [FOLDS, channels]
     cdef cnp.ndarray folded = cnp.PyArray_EMPTY(2, shape, cnp.NPY_FLOAT64, 0)
     cdef double *to = <double *>cnp.PyArray_DATA(folded)
     cdef const double *mean = <const double *>cnp.PyArray_DATA(means)
     cdef const double *std = <const double *>cnp.PyArray_DATA(stds)
-    cdef double center, rest, level, gain
-    cdef bint counts = unit == unit
+    cdef double center, rest, level, stored, gain
     for c in range(channels):
-        center = mean[c] * unit if counts else mean[c] / scale
-        rest = fma(mean[c], unit, -center) if counts else fma(-center, scale, mean[c]) / scale
-        gain = std[c] * unit if counts else std[c] / scale
+        center = mean[c] * scale if divides else mean[c] / scale
+        rest = fma(mean[c], scale, -center) if divides else fma(-center, scale, mean[c]) / scale
+        gain = std[c] * scale if divides else std[c] / scale
         level = rint(center)
-        if (level / unit if counts else level * scale) == mean[c]:  # what is stored as this number is the mean
+        stored = level / scale if divides else level * scale
+        if stored == mean[c] and fabs(level) <= MOST_LEVEL:  # what is stored as this number is the mean
             center = level
             rest = 0
         to[FOLD_CENTER * channels + c] = to[FOLD_OFFSET * channels + c] = center
@@ -92,12 +97,9 @@ cdef void plan_pictures(fn_job *job, const int64_t *size, const int64_t *x_step,
     job.chunk = max(<int64_t>64, FN_CHUNK // size[3] // 64 * 64)  # whole lines, but for the last
 
 
-cdef int share_pictures(fn_job *job) except -1 nogil:
-    cdef crew team
-    gather_crew(&team, job, PICTURE_SHARE * work_threshold)
-    share(team.table.pictures, job, 0, job.outer * parts(job.n, job.chunk), min(job.n, job.chunk) * job.inner.size,
-          &team)
-    free(team.scratch)
+cdef int share_pictures(fn_job *job, crew *team) except -1 nogil:
+    cdef int64_t size = min(job.n, job.chunk) * job.inner.size
+    share(team.table.pictures, job, 0, job.outer * parts(job.n, job.chunk), size, team)
     return 0
 
 
@@ -106,6 +108,13 @@ cdef int pixel_storage(int number) noexcept:
     if number == cnp.NPY_UINT8 or number == cnp.NPY_BOOL:
         return FN_U8
     return FN_U16 if number == cnp.NPY_UINT16 else float_storage(number)
+
+
+cdef bint is_result_of(int stored, bint inverse) noexcept:
+    """Whether pictures are normalized, or restored, to a storage type."""
+    if stored == FN_U8 or stored == FN_U16:
+        return inverse
+    return stored == FN_F32 or stored == FN_F16 or stored == FN_BF16
 
 
 cdef cnp.ndarray picture_result(object out, int ndim, cnp.npy_intp *shape, int typenum, cnp.ndarray x, bint checked):
@@ -122,13 +131,45 @@ cdef cnp.ndarray picture_result(object out, int ndim, cnp.npy_intp *shape, int t
     return out if checked or (apart(x, out) and spreads_out(out)) else None
 
 
+cdef bint has_channels_first(cnp.ndarray x, int64_t count) noexcept:
+    """Whether only the first axis of a picture fits so many channels. One constant fits any: then few are meant."""
+    cdef int ndim = cnp.PyArray_NDIM(x)
+    cdef int64_t first, last
+    if ndim < 3:
+        return False
+    first = cnp.PyArray_DIM(x, ndim - 3)
+    last = cnp.PyArray_DIM(x, ndim - 1)
+    return (last > FEW and first <= FEW) if count == 1 else (last != count and first == count)
+
+
+def is_channels_first(cnp.ndarray x not None, int64_t count):
+    """Whether channels come first in a picture of unknown layout for which there are so many constants."""
+    return has_channels_first(x, count)
+
+
+cdef void fill_pictures(fn_job *job, cnp.ndarray x, cnp.ndarray y, const double *constants, int64_t channels,
+                        bint inverse) noexcept:
+    """Describe arrays and the constants of so many channels to the kernels; the axes stand."""
+    cdef int typenum = cnp.PyArray_TYPE(y)
+    describe(&job.array[<int>FN_X], x, pixel_storage(cnp.PyArray_TYPE(x)))
+    describe(&job.array[<int>FN_Y], y, pixel_storage(typenum))
+    job.period = channels
+    job.center = constants + (FOLD_OFFSET if inverse else FOLD_CENTER) * channels
+    job.scale = constants + (FOLD_GAIN if inverse else FOLD_FACTOR) * channels
+    if not inverse:
+        job.center_lo = constants + FOLD_CENTER_LO * channels
+    job.most = 1 if typenum == cnp.NPY_BOOL else 255 if typenum == cnp.NPY_UINT8 else 65535
+    job.inverse = inverse
+    job.stream = cnp.PyArray_DATA(x) != cnp.PyArray_DATA(y) and (
+        cnp.PyArray_NBYTES(y) // PICTURE_STREAM >= stream_threshold)
+
+
 def picture(x, cnp.ndarray folded not None, cnp.dtype dtype not None, int order, bint channels_first, bint swap,
             out=None, bint inverse=False, bint checked=False):
     """Pixels normalized, or restored, with constants from `fold_picture`; None for anything unusual.
 
-    `order` tells whether channels come first in x (2: where only that fits the constants), `channels_first` whether in
-    the result. `checked`: `out` was found to share no element with x, or to be x, and bytes of bools
-    to be 0 and 1."""
+    `order` tells where channels are in x (HWC, CHW, EITHER), `channels_first` where in the result. `checked`: `out` was
+    found to share no element with x, or to be x, and bytes of bools to be 0 and 1."""
     cdef fn_job job
     cdef cnp.ndarray source, target
     cdef int64_t size[4]
@@ -136,20 +177,22 @@ def picture(x, cnp.ndarray folded not None, cnp.dtype dtype not None, int order,
     cdef int64_t y_step[4]
     cdef cnp.npy_intp shape[4]
     cdef int64_t channels
-    cdef int ndim, typenum
+    cdef int stored = pixel_storage(dtype.type_num), ndim
+    cdef bint first
+    cdef const double *constants
     if not cnp.PyArray_CheckExact(x):
         return None
     source = x
-    typenum = dtype.type_num
-    if pixel_storage(cnp.PyArray_TYPE(source)) < 0 or pixel_storage(typenum) < 0:
+    channels = cnp.PyArray_DIM(folded, 1) if cnp.PyArray_NDIM(folded) == 2 else 0
+    if channels == 0 or not is_table(folded, FOLDS, channels, cnp.NPY_FLOAT64, <const void **>&constants):
+        return None
+    if pixel_storage(cnp.PyArray_TYPE(source)) < 0 or not is_result_of(stored, inverse):
         return None
     if cnp.PyArray_TYPE(source) == cnp.NPY_BOOL and not checked:  # its bytes may be others than 0 and 1
         return None
-    channels = cnp.PyArray_DIM(folded, 1)
-    if not split_axes(source, order == CHW, size, x_step):
+    first = order == CHW or (order == EITHER and has_channels_first(source, channels))
+    if not split_axes(source, first, size, x_step):
         return None
-    if order == EITHER and size[3] != channels and cnp.PyArray_NDIM(source) > 2 and size[1] == channels:
-        split_axes(source, True, size, x_step)
     if (channels != 1 and size[3] != channels) or (swap and not 3 <= size[3] <= 4) or size[3] > FN_TILE:
         return None
     ndim = max(3, cnp.PyArray_NDIM(source))
@@ -157,29 +200,13 @@ def picture(x, cnp.ndarray folded not None, cnp.dtype dtype not None, int order,
     shape[ndim - 3] = size[3] if channels_first else size[1]
     shape[ndim - 2] = size[1] if channels_first else size[2]
     shape[ndim - 1] = size[2] if channels_first else size[3]
-    target = picture_result(out, ndim, shape, typenum, source, checked)
-    if target is None:
-        return None
-    if cnp.PyArray_SIZE(target) == 0:
+    target = picture_result(out, ndim, shape, dtype.type_num, source, checked)
+    if target is None or cnp.PyArray_SIZE(target) == 0:
         return target
     begin(&job)
-    describe(&job.array[<int>FN_X], source, pixel_storage(cnp.PyArray_TYPE(source)))
-    describe(&job.array[<int>FN_Y], target, pixel_storage(typenum))
+    fill_pictures(&job, source, target, constants, channels, inverse)
     split_axes(target, channels_first, size, y_step)
     plan_pictures(&job, size, x_step, y_step)
-    job.period = channels
-    job.center = <const double *>cnp.PyArray_DATA(folded) + (FOLD_OFFSET if inverse else FOLD_CENTER) * channels
-    if not inverse:
-        job.center_lo = job.center + channels
-    job.scale = <const double *>cnp.PyArray_DATA(folded) + (FOLD_GAIN if inverse else FOLD_FACTOR) * channels
-    job.most = 1 if typenum == cnp.NPY_BOOL else 255 if typenum == cnp.NPY_UINT8 else 65535
-    job.inverse = inverse
     job.swap = swap
-    job.stream = cnp.PyArray_DATA(source) != cnp.PyArray_DATA(target) and (
-        cnp.PyArray_NBYTES(target) >= PICTURE_STREAM * stream_threshold)
-    if job.outer * job.n * channels < min(GIL_THRESHOLD, work_threshold):
-        share_pictures(&job)
-    else:
-        with nogil:
-            share_pictures(&job)
+    drive_released(share_pictures, &job, PICTURE_SHARE)
     return target

@@ -176,7 +176,7 @@ def minmax(x, axis, bint keepdims, where=None, bint omit=False):
     job.min = cnp.PyArray_DATA(lows)
     job.max = cnp.PyArray_DATA(highs)
     with nogil:
-        gather_crew(&team, &job, work_threshold)
+        gather_crew(&team, &job)
         share((team.table.extrema_columns if job.columns else team.table.extrema_rows)[job.array[FN_X].dtype], &job, 0,
               units * pieces, job.chunk * min(job.inner.size, job.strip), &team)
         free(team.scratch)

@@ -213,7 +213,7 @@
 #include "quantiles.h"
 #include "unstamp.h"
 
-/* ---- what is computed in both -----------------------------------------------------------------------------------  */
+/* ---- both compute types at once: pictures ------------------------------------------------------------------------ */
 
 #include "picture_lines.h"
 #include "picture_pixels.h"
