@@ -16,10 +16,8 @@ import numpy as np
 from . import _arguments
 from .stats import Moments
 
-_UNITS = {
-    np.dtype(np.uint8).char: 255,
-    np.dtype(np.uint16).char: 65535,
-}  # the level that is 1; bools and floats are in units of 1 already
+# The level that is 1, by the character of a dtype; bools and floats are in units of 1 already.
+_UNITS = {np.dtype(np.uint8).char: 255, np.dtype(np.uint16).char: 65535}
 _STORED = "uint8, uint16, bool, float16, bfloat16, float32 or float64"
 _PALETTES = ("P", "PA")  # Pillow's modes of numbers that stand for colours
 
@@ -28,7 +26,7 @@ def channel_stats(
     images: Any,
     *,
     scale: float | None = None,
-    input_layout: str | None = None,
+    input_layout: str = "HWC",
     ddof: float = 0,
     progress: bool | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -194,14 +192,11 @@ def _take(total: Moments, i: int, item: Any, input_layout: str, first: np.dtype 
         x = as_picture(name, item)
     if first is not None and unit(x.dtype) != unit(first):
         raise ValueError(f"{name} has dtype {x.dtype}; expected {first}, as the pictures before it")
-    count = 1 if total._shape is None else total._shape[0]
-    is_first = input_layout == "CHW" if input_layout else _ops.is_channels_first(x, count)
-    pixels = x[..., np.newaxis] if x.ndim == 2 else np.moveaxis(x, -3, -1) if is_first else x
+    pixels = x[..., np.newaxis] if x.ndim == 2 else np.moveaxis(x, -3, -1) if input_layout == "CHW" else x
     channels = pixels.shape[-1]
     if total._shape not in (None, (channels,)):
-        raise ValueError(
-            f"{name} has shape {x.shape}, {channels} channels; expected {count}, as the pictures before it"
-        )
+        got = f"{name} has shape {x.shape}, {channels} channel{'' if channels == 1 else 's'}"
+        raise ValueError(f"{got}; expected {total._shape[0]}, as the pictures before it")
     total.update(pixels, tuple(range(pixels.ndim - 1)))
     return x.dtype if first is None else first
 
