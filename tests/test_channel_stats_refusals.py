@@ -23,7 +23,7 @@ def test_errors_name_the_picture(tmp_path):
         (
             [rgb, rgb[..., 0]],
             ValueError,
-            rf"images\[1\] has shape \(4, 5\), 1 channels?; expected 3, {BEFORE}",
+            rf"images\[1\] has shape \(4, 5\), 1 channel; expected 3, {BEFORE}",
         ),
         ([rgb, rgb / 255.0], ValueError, rf"images\[1\] has dtype float64; expected uint8, {BEFORE}"),
         (
@@ -62,13 +62,12 @@ def test_errors_name_the_picture(tmp_path):
             channel_stats(images)
     with pytest.raises(ValueError, match=r"images has shape \(3, 4, 5\), that of a single picture"):
         channel_stats(rgb.transpose(2, 0, 1), input_layout="CHW")
-    with pytest.raises(ValueError, match=r"images has shape \(3, 4, 5\), that of a single picture"):
-        channel_stats(rgb.transpose(2, 0, 1))
     assert channel_stats([rgb, rgb[:0]])[0].shape == (3,)
     assert channel_stats(np.zeros((9, 28, 28), np.uint8))[0].shape == (1,)
     asked = []
     for name, value, kind in (
         ("input_layout", "NHWC", ValueError),
+        ("input_layout", None, ValueError),
         ("ddof", "1", TypeError),
         ("ddof", math.nan, ValueError),
         ("scale", 0, ValueError),

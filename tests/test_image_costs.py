@@ -40,7 +40,8 @@ _JOBS = {
     "double": ("x = filled((BIG, 1, 3), 'f8'); y = filled((3, BIG, 1), 'f4')", "", "n(x, out=y)"),
     "bool": ("x = filled((BIG, 1, 3), '?'); x[...] = True; y = filled((3, BIG, 1), 'f4')", "", "n(x, out=y)"),
     "many channels": (
-        "x = filled((BIG // 8, 1, 24), 'u1'); y = filled((24, BIG // 8, 1), 'f4'); n = image.Normalize(0.5, 0.3)",
+        "x = filled((BIG // 8, 1, 24), 'u1'); y = filled((24, BIG // 8, 1), 'f4');"
+        " n = image.Normalize(0.5, 0.3, input_layout='HWC')",
         "",
         "n(x, out=y)",
     ),

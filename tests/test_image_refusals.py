@@ -42,7 +42,7 @@ INPUT_LAYOUTS = "input_layout must be None or 'CHW' or 'HWC'"
 SWAP = "swap_channels must be False or True"
 SWAPS = "of which swap_channels changes the first and the third"
 TOO_EXTREME = "mean / scale and std / scale must be numbers that a double can hold"
-ALL_OR_NONE = "expected img itself, element by element, or none of it"
+ITSELF_OR_NONE = "expected img itself or separate memory"
 swapped = F4.dtype.newbyteorder()
 
 # What is called, the error, how its message begins, and what else it says.
@@ -192,14 +192,14 @@ REFUSED = {
     "out in part the picture": (
         on(LINE[:300].reshape(10, 10, 3), layout="HWC", out=LINE[3:303].reshape(10, 10, 3)),
         ValueError,
-        "out shares memory with img",
-        ALL_OR_NONE,
+        "out overlaps img in part or in another order",
+        ITSELF_OR_NONE,
     ),
     "out inside the bytes of the picture": (
         on(LINE.view(np.uint8)[:90].reshape(6, 5, 3), out=LINE[10:100].reshape(3, 6, 5)),
         ValueError,
-        "out shares memory with img",
-        ALL_OR_NONE,
+        "out overlaps img in part or in another order",
+        ITSELF_OR_NONE,
     ),
     "out on itself": (
         on(U8, out=np.lib.stride_tricks.as_strided(LINE, (3, 6, 5), (4, 20, 4))),
