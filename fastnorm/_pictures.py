@@ -121,12 +121,14 @@ def channel_stats(
 
 def as_picture(name: str, value: Any) -> np.ndarray:
     """`value` as an exact ndarray of two, three or four dimensions and of a dtype that pictures have."""
+    if isinstance(value, (str, bytes, os.PathLike)):
+        raise TypeError(f"{name} is a {type(value).__name__}; expected a picture, for example PIL.Image.open(path)")
     _refuse_palette(name, value)
     if isinstance(value, (list, tuple)):
         for item in value:
             _refuse_palette(name, item)
     try:
-        x = _arguments.array(name, value)
+        x = _arguments.array(name, value, _STORED)
     except ValueError:  # parts of different shapes: NumPy does not say whose
         if isinstance(value, (list, tuple)):
             raise ValueError(
