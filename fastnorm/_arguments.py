@@ -20,13 +20,16 @@ _Named = Sequence[tuple[str, Any]]  # arrays, or None, by the names that message
 _STORED = "float16, bfloat16, float32, float64, an integer type or bool"
 
 
-def array(name: str, value: Any) -> np.ndarray:
-    """`value` as an exact ndarray of a dtype that kernels read; a copy only where `np.asarray` must make one."""
+def array(name: str, value: Any, stored: str = _STORED) -> np.ndarray:
+    """`value` as an exact ndarray of a dtype that kernels read; a copy only where `np.asarray` must make one.
+
+    `stored` says which dtypes are expected in a message.
+    """
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array; expected a plain array, for example {name}.filled(...)")
     result = np.asarray(value)
     if not (result.dtype.kind in "biu" or is_float(result.dtype)):
-        raise TypeError(f"{name} has dtype {result.dtype}; expected {_STORED}")
+        raise TypeError(f"{name} has dtype {result.dtype}; expected {stored}")
     return result
 
 

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 
 from . import _arguments
+from .runtime import threads
 from .stats import Moments
 
 # The level that is 1, by the character of a dtype; bools and floats are in units of 1 already.
 _UNITS = {np.dtype(np.uint8).char: 255, np.dtype(np.uint16).char: 65535}
 _STORED = "uint8, uint16, bool, float16, bfloat16, float32 or float64"
+_SMALL = 1 << 20  # pictures of fewer numbers are left to one thread, as by `Normalize`
 _PALETTES = ("P", "PA")  # Pillow's modes of numbers that stand for colours
 
 
@@ -119,12 +121,14 @@ def channel_stats(
 
 def as_picture(name: str, value: Any) -> np.ndarray:
     """`value` as an exact ndarray of two, three or four dimensions and of a dtype that pictures have."""
+    if isinstance(value, (str, bytes, os.PathLike)):
+        raise TypeError(f"{name} is a {type(value).__name__}; expected a picture, for example PIL.Image.open(path)")
     _refuse_palette(name, value)
     if isinstance(value, (list, tuple)):
         for item in value:
             _refuse_palette(name, item)
     try:
-        x = _arguments.array(name, value)
+        x = _arguments.array(name, value, _STORED)
     except ValueError:  # parts of different shapes: NumPy does not say whose
         if isinstance(value, (list, tuple)):
             raise ValueError(
@@ -197,7 +201,8 @@ def _take(total: Moments, i: int, item: Any, input_layout: str, first: np.dtype 
     if total._shape not in (None, (channels,)):
         got = f"{name} has shape {x.shape}, {channels} channel{'' if channels == 1 else 's'}"
         raise ValueError(f"{got}; expected {total._shape[0]}, as the pictures before it")
-    total.update(pixels, tuple(range(pixels.ndim - 1)))
+    with threads(1) if pixels.size < _SMALL else contextlib.nullcontext():
+        total.update(pixels, tuple(range(pixels.ndim - 1)))
     return x.dtype if first is None else first
 
 
