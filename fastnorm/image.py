@@ -13,7 +13,6 @@ set, for `Normalize`, come from `channel_stats`.
   loader do not take each other's cores.
 """
 
-import functools
 import inspect
 from typing import Any, NoReturn
 
@@ -317,8 +316,13 @@ class Normalize:
         shown = {"mean": self.mean.tolist(), "std": self.std.tolist(), **options}
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return functools.partial(type(self), **self._options()), (self.mean, self.std)
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_folded": {}}  # folded anew
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        for constants in (self.mean, self.std):  # NumPy's copies and pickles can be written
+            constants.setflags(write=False)
 
     def _options(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _OPTIONS}
