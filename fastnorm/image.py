@@ -360,7 +360,8 @@ class Normalize:
         channels = 1 if x.ndim == 2 else x.shape[-3 if first else -1]
         got = f"{name} has shape {x.shape}, {channels} channel{'' if channels == 1 else 's'}"
         if count not in (1, channels):
-            hint = f"; {name}[..., :3] or .convert('RGB') drops the fourth" if (channels, count) == (4, 3) else ""
+            kept = "[:3]" if first and x.ndim == 3 else "[:, :3]" if first else "[..., :3]"
+            hint = f"; {name}{kept} drops the fourth" if (channels, count) == (4, 3) else ""
             raise ValueError(f"{got}; expected {count}, one for each number of mean and std{hint}")
         if self.swap_channels and channels not in (3, 4):
             raise ValueError(f"{got}; expected 3 or 4, of which swap_channels changes the first and the third")
