@@ -184,7 +184,8 @@ def picture(op, shape, variant, dtype="uint8", **targets):
 
 IMAGE = [
     *[
-        picture("image_normalize", shape, "CHW", torch=4, numpy=4, cv2=4, albumentations=4) for shape in [PICTURE, FRAME]
+        picture("image_normalize", shape, "CHW", torch=4, numpy=4, cv2=4, albumentations=4)
+        for shape in [PICTURE, FRAME]
     ],
     replace(picture("image_normalize", (64, *PICTURE), "CHW out=", limit=0.8), limit="widen"),
     *[picture("image_normalize", shape, "HWC", cv2=2, albumentations=2) for shape in [PICTURE, FRAME]],
