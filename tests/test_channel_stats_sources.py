@@ -73,6 +73,7 @@ def test_files_give_what_their_arrays_do(tmp_path):
         assert len(list(descriptors.iterdir())) == before
 
 
+@pytest.mark.peers
 def test_tensors():
     torch = pytest.importorskip("torch")
     images = pictures(np.float32)
