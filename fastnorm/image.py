@@ -141,6 +141,10 @@ def normalize(
     >>> bool((batch == tensor).all())
     True
     """
+    if scale is None:
+        result = _ops.normalize_picture(img, mean, std, layout, input_layout, swap_channels, dtype, out)
+        if result is not None:
+            return result
     prepared = Normalize(
         mean,
         std,

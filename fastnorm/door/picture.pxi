@@ -20,17 +20,13 @@ cdef enum:
     HWC = 0, CHW = 1, EITHER = 2
 
 
-def fold_picture(cnp.ndarray means not None, cnp.ndarray stds not None, double scale, bint divides):
-    """The constants of `picture` as float64 of shape (5, C): center, center_lo and factor of normalizing, offset and
-    gain of restoring; None if one is not finite. What is stored is multiplied by `scale`, or with `divides` divided by
-    it. The arrays are contiguous, of float64 and of one size."""
-    cdef int64_t channels = cnp.PyArray_SIZE(means), c
+cdef object fold_constants(const double *mean, const double *std, int64_t channels, double scale, bint divides):
+    """An array of constants from one mean and one std per channel; None if a constant is not finite."""
     cdef cnp.npy_intp[2] shape = [FOLDS, channels]
     cdef cnp.ndarray folded = cnp.PyArray_EMPTY(2, shape, cnp.NPY_FLOAT64, 0)
     cdef double *to = <double *>cnp.PyArray_DATA(folded)
-    cdef const double *mean = <const double *>cnp.PyArray_DATA(means)
-    cdef const double *std = <const double *>cnp.PyArray_DATA(stds)
     cdef double center, rest, level, stored, gain
+    cdef int64_t c
     for c in range(channels):
         center = mean[c] * scale if divides else mean[c] / scale
         rest = fma(mean[c], scale, -center) if divides else fma(-center, scale, mean[c]) / scale
@@ -47,6 +43,14 @@ def fold_picture(cnp.ndarray means not None, cnp.ndarray stds not None, double s
         if not (isfinite(center) and isfinite(rest) and isfinite(gain) and isfinite(1 / gain)):
             return None
     return folded
+
+
+def fold_picture(cnp.ndarray mean not None, cnp.ndarray std not None, double scale, bint divides):
+    """The constants of `picture` as float64 of shape (5, C): center, center_lo and factor of normalizing, offset and
+    gain of restoring; None if one is not finite. What is stored is multiplied by `scale`, or with `divides` divided by
+    it. The arrays are contiguous, of float64 and of one size."""
+    return fold_constants(<const double *>cnp.PyArray_DATA(mean), <const double *>cnp.PyArray_DATA(std),
+                          cnp.PyArray_SIZE(mean), scale, divides)
 
 
 cdef void set_axis(fn_axis *axis, int64_t size, int64_t x_step, int64_t y_step) noexcept:
@@ -213,3 +217,41 @@ def picture(x, cnp.ndarray folded not None, cnp.dtype dtype not None, int order,
     job.swap = swap
     drive_released(share_pictures, &job, PICTURE_SHARE)
     return target
+
+
+cdef double unit_of(int typenum) noexcept:
+    """What stands for 1 in a picture of that type; 0 if that is not known here."""
+    if typenum == cnp.NPY_UINT8:
+        return 255
+    if typenum == cnp.NPY_UINT16:
+        return 65535
+    return 1 if float_storage(typenum) >= 0 else 0
+
+
+cdef int64_t few_numbers(object value, double *to) except -1:
+    """How many floats a tuple or a list holds, up to FEW; 0 for anything else."""
+    cdef int64_t count = 0
+    if type(value) is not tuple and type(value) is not list or len(value) > FEW:
+        return 0
+    for item in value:
+        if type(item) is not float:
+            return 0
+        to[count] = item
+        count += 1
+    return count
+
+
+def normalize_picture(x, mean, std, layout, input_layout, swap, dtype, out):
+    """`picture` of what is given as numbers, for each channel, to float32; None for anything unusual."""
+    cdef double[4] means, stds
+    cdef int64_t channels = few_numbers(mean, means)
+    cdef double unit
+    if channels == 0 or few_numbers(std, stds) != channels or dtype is not numpy.float32 or type(swap) is not bool:
+        return None
+    if not cnp.PyArray_CheckExact(x) or input_layout is not None or layout not in ("CHW", "HWC"):
+        return None
+    unit = unit_of(cnp.PyArray_TYPE(x))
+    folded = fold_constants(means, stds, channels, unit, True) if unit > 0 else None
+    if folded is None:
+        return None
+    return picture(x, folded, cnp.PyArray_DescrFromType(cnp.NPY_FLOAT32), EITHER, layout == "CHW", swap, out)
