@@ -1,4 +1,4 @@
-"""`Normalize` keeps what it was given: through copies, pickles and its repr."""
+"""`Normalize` keeps what it was given: through copies, pickles and its repr; `normalize` is the same."""
 
 import copy
 import pickle
@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 from cases import HALVES, uniform
-from pictures import IMAGENET, UINT16, same_bytes
+from pictures import IMAGENET, UINT8, UINT16, levels, same_bytes
 
 from fastnorm import image
 
@@ -85,3 +85,27 @@ def test_what_is_derived_from_it_survives_copies():
             same_bytes(other(img), want)
             for kept in (other.mean, other.std):
                 assert not kept.flags.writeable
+
+
+def test_the_function_is_the_object_however_constants_are_given():
+    img = np.pad(levels(UINT8, 3), [(1, 0), (0, 0), (0, 0)])
+    mean, std = IMAGENET
+    want = image.Normalize(*IMAGENET)
+    for x in (img, img.astype(np.uint16), img / np.float32(255), img[:, ::-1], want(img)):
+        for given in (
+            IMAGENET,
+            map(list, IMAGENET),
+            map(np.array, IMAGENET),
+            (mean, list(std)),
+            map(np.float16, IMAGENET),
+        ):
+            m, s = given
+            exact = want if np.asarray(m).dtype != np.float16 else image.Normalize(m, s)
+            same_bytes(image.normalize(x, m, s), exact(x), (x.dtype, type(m)))
+        same_bytes(image.normalize(x, mean, std, layout="HWC"), image.Normalize(mean, std, layout="HWC")(x))
+        same_bytes(image.normalize(x, [0.5], (0.25,)), image.Normalize([0.5], [0.25])(x), "one number")
+    out = np.full((3, *img.shape[:2]), np.nan, np.float32)
+    assert image.normalize(img, mean, std, out=out) is out
+    same_bytes(out, want(img))
+    swapped = image.normalize(img, mean, std, swap_channels=True)
+    same_bytes(swapped, image.normalize(img[..., ::-1], mean, std))
