@@ -96,11 +96,11 @@ FN_INLINE void fn_standardize_pixels_of(float *const *to, const uint8_t *x, int6
     const fn_pixel_bytes bytes = fn_load_pixels(x + i * pixels.step + back, &pixels);
     for (int c = 0; c < channels; c++) {
       const fn_pixel_floats v = fn_pick_channel(bytes, pick[c]);
-      const fn_pixel_floats mixed = FN_STANDARDIZE(v, center[c], rest[c], factor[c], quotients);
+      const fn_pixel_floats result = FN_STANDARDIZE(v, center[c], rest[c], factor[c], quotients);
       if (past_cache)
-        fn_store_past_cache(y[c] + i, &mixed);
+        fn_store_past_cache(y[c] + i, &result);
       else
-        *(fn_loose_floats *)(void *)(y[c] + i) = mixed;
+        *(fn_loose_floats *)(void *)(y[c] + i) = result;
     }
     if (i == last) return;
     i = next < last ? next : last;
@@ -174,13 +174,14 @@ typedef struct {
   uint32_t taken[FN_PIXEL_CHANNELS][FN_PIXEL_CHANNELS][FN_PIXELS]; /* all ones where it comes from that source */
 } fn_shuffles;
 
-/* Splitting: element f = lane * channels + result of the sources in a row. Joining: the other way round. */
-static void fn_map_shuffles(fn_shuffles *by, int64_t channels, int joins) {
+/* To planes: element f = lane * channels + result of the sources in a row. With `interleaves` the other way round. */
+static void fn_map_shuffles(fn_shuffles *by, int64_t channels, int interleaves) {
   for (int64_t r = 0; r < channels; r++)
     for (int64_t s = 0; s < channels; s++)
       for (int64_t i = 0; i < FN_PIXELS; i++) {
-        const int64_t f = joins ? r * FN_PIXELS + i : i * channels + r;
-        const int64_t source = joins ? f % channels : f / FN_PIXELS, lane = joins ? f / channels : f % FN_PIXELS;
+        const int64_t f = interleaves ? r * FN_PIXELS + i : i * channels + r;
+        const int64_t source = interleaves ? f % channels : f / FN_PIXELS;
+        const int64_t lane = interleaves ? f / channels : f % FN_PIXELS;
         by->from[r][s][i] = (int32_t)lane;
         by->taken[r][s][i] = source == s ? ~0u : 0;
       }
@@ -216,9 +217,9 @@ FN_INLINE void fn_shuffle_pixels_of(float *const *to, const float *const *x, int
 
 /* Whole vectors of n pixels; returns how many pixels these are. */
 static int64_t fn_shuffle_pixels(float *const *to, const float *const *x, int64_t to_step, int64_t x_step, int64_t n,
-                                 int64_t channels, int joins) {
+                                 int64_t channels, int interleaves) {
   fn_shuffles by;
-  fn_map_shuffles(&by, channels, joins);
+  fn_map_shuffles(&by, channels, interleaves);
   FN_BY_CHANNELS(fn_shuffle_pixels_of, channels, to, x, to_step, x_step, n, &by);
   return n / FN_PIXELS * FN_PIXELS;
 }
