@@ -146,6 +146,13 @@ def as_picture(name: str, value: Any) -> np.ndarray:
     return x
 
 
+def channels_last(x: np.ndarray, is_first: bool) -> np.ndarray:
+    """A view of a picture with its channels last, wherever they are; (H, W) has one."""
+    if x.ndim == 2:
+        return x[..., np.newaxis]
+    return np.moveaxis(x, -3, -1) if is_first else x
+
+
 def as_scale(value: Any) -> float | None:
     """What stored numbers are multiplied by, or None."""
     if value is None:
@@ -196,7 +203,7 @@ def _take(total: Moments, i: int, item: Any, input_layout: str, first: np.dtype 
         x = as_picture(name, item)
     if first is not None and unit(x.dtype) != unit(first):
         raise ValueError(f"{name} has dtype {x.dtype}; expected {first}, as the pictures before it")
-    pixels = x[..., np.newaxis] if x.ndim == 2 else np.moveaxis(x, -3, -1) if input_layout == "CHW" else x
+    pixels = channels_last(x, input_layout == "CHW")
     channels = pixels.shape[-1]
     if total._shape not in (None, (channels,)):
         got = f"{name} has shape {x.shape}, {channels} channel{'' if channels == 1 else 's'}"

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from . import _arguments, _ops
-from ._pictures import as_picture, as_scale, channel_stats, unit
+from ._pictures import as_picture, as_scale, channel_stats, channels_last, unit
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Normalize", "channel_stats", "normalize", "to_tensor"]
 
@@ -349,12 +349,12 @@ class Normalize:
             ("x", self.layout, self.input_layout) if inverse else ("img", self.input_layout, self.layout)
         )
         channels_first = self._has_channels_first(name, x, source)
-        pixels = x[..., np.newaxis] if x.ndim == 2 else np.moveaxis(x, -3, -1) if channels_first else x
+        pixels = channels_last(x, channels_first)
         result = np.moveaxis(pixels, -1, -3) if target == "CHW" else pixels
-        dtype = self.dtype if picture is None else picture
+        dtype, stored = (self.dtype, x.dtype) if picture is None else (picture, picture)
         into = _arguments.output(out, result, dtype, source=name)
-        folded, order = self._fold(x.dtype if picture is None else picture), int(channels_first)
-        y = _ops.picture(x, folded, dtype, order, target == "CHW", self.swap_channels, into, inverse, True)
+        order = _ORDERS["CHW" if channels_first else "HWC"]
+        y = _ops.picture(x, self._fold(stored), dtype, order, target == "CHW", self.swap_channels, into, inverse, True)
         return _arguments.as_given(y, out, False)
 
     def _has_channels_first(self, name: str, x: np.ndarray, layout: str | None) -> bool:
