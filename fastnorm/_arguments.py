@@ -7,6 +7,7 @@ argument, what was got and what is expected.
 
 import math
 import operator
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,12 +26,18 @@ def array(name: str, value: Any, stored: str = _STORED) -> np.ndarray:
 
     `stored` says which dtypes are expected in a message.
     """
-    if isinstance(value, np.ma.MaskedArray):
+    if is_masked(value):
         raise TypeError(f"{name} is a masked array; expected a plain array, for example {name}.filled(...)")
     result = np.asarray(value)
     if not (result.dtype.kind in "biu" or is_float(result.dtype)):
         raise TypeError(f"{name} has dtype {result.dtype}; expected {stored}")
     return result
+
+
+def is_masked(value: Any) -> bool:
+    """Whether that is a masked array; without the import of their module, which NumPy puts off until it is needed."""
+    module = sys.modules.get("numpy.ma")
+    return module is not None and isinstance(value, module.MaskedArray)
 
 
 def result_dtype(x: np.ndarray) -> np.dtype:
@@ -197,7 +204,7 @@ def mask(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray | None:
     """`value` as booleans of the given shape, repeated without a copy, or None."""
     if value is None:
         return None
-    if isinstance(value, np.ma.MaskedArray):
+    if is_masked(value):
         raise TypeError(f"{name} is a masked array; expected a plain array, for example {name}.filled(False)")
     found = np.asarray(value)
     if found.dtype != np.bool:
@@ -304,7 +311,7 @@ def output(
     """
     if out is None:
         return None
-    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
+    if not isinstance(out, np.ndarray) or is_masked(out):
         raise TypeError(f"{name} must be an array, got {type(out).__name__}")
     if out.dtype != dtype or not out.dtype.isnative:
         raise ValueError(f"{name} has dtype {out.dtype}; expected {dtype}, the dtype of the result")

@@ -61,7 +61,8 @@ cdef extern from "<stdlib.h>":
 
 cdef extern from "kernels.h":
     enum:
-        FN_CHUNK, FN_VISIT, FN_STRIP, FN_SHORT, FN_TALL, FN_PLANE, FN_RUN, FN_BROAD, FN_TILE, FN_WAVE, FN_MAX_AXES
+        FN_CHUNK, FN_VISIT, FN_STRIP, FN_SHORT, FN_SHORT_NORM, FN_TALL, FN_PLANE, FN_RUN
+        FN_BROAD, FN_TILE, FN_WAVE, FN_MAX_AXES
         FN_COUNT, FN_MEAN, FN_VAR, FN_MIN, FN_M3, FN_M4, FN_PLANES
         FN_F32, FN_F64, FN_F16, FN_BF16, FN_I8, FN_U8, FN_I16, FN_U16, FN_I32, FN_U32, FN_I64, FN_U64
         FN_X, FN_Z, FN_WHERE, FN_WEIGHTS, FN_Y, FN_S, FN_ARRAYS, FN_P, FN_STEPS
@@ -92,10 +93,11 @@ cdef extern from "kernels.h":
         void *max
         int dtype, out_dtype
         int columns
-        int64_t outer, n, beside, chunk, strip
+        int64_t outer, n, shortest, beside, chunk, strip
         int64_t *stretch
         int64_t index, first
         int resume, stream
+        int64_t written
         double *state
         int64_t state_stride, p
         double ddof

@@ -128,7 +128,7 @@ cdef object backward(object dy, object x, object mean, object rstd, object weigh
         if dbias is not None:
             dbias.fill(0)
     else:
-        job.stream = not in_place and cnp.PyArray_NBYTES(dx) >= stream_threshold
+        job.written = IN_CACHE if in_place else cnp.PyArray_NBYTES(dx)
         drive_released(share_backward, &job)
     return (dx, dweight, dbias) if norm == FN_LAYER else (dx, dweight)
 

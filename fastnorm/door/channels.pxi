@@ -211,6 +211,7 @@ cdef int run_batch(fn_job *job, fn_job *by_sample) except -1 nogil:
     """`by_sample`: the same arrays as planes of samples and channels; with `given` all that is asked for."""
     cdef crew team
     gather_crew(&team, job)
+    by_sample.stream = job.stream
     try:
         if job.given:
             share_scale(by_sample, &team)
@@ -243,7 +244,7 @@ cdef object normalize_channels(fn_job *job, cnp.ndarray x, cnp.ndarray y, int64_
     if cnp.PyArray_SIZE(x) == 0:
         fill_nan(mean, spread)
     else:
-        job.stream = not same_place(x, y) and cnp.PyArray_NBYTES(y) >= stream_threshold
+        job.written = IN_CACHE if same_place(x, y) else cnp.PyArray_NBYTES(y)
         with nogil:
             drive(share_norm, job)
     return (y, mean, spread) if return_stats else y
@@ -270,7 +271,7 @@ def batch_norm(x, running_mean, running_var, weight, bias, bint training, moment
         return None
     job.relu = relu
     plan_channels(&job, axis, 0, BY_CHANNEL, x, y, None, where)
-    job.stream = not same_place(x, y) and cnp.PyArray_NBYTES(y) >= stream_threshold
+    job.written = IN_CACHE if same_place(x, y) else cnp.PyArray_NBYTES(y)
     job.given = not training
     if return_stats:
         mean, spread = new_statistics(&job, -1, channels)

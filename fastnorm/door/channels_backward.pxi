@@ -166,7 +166,7 @@ cdef object channel_backward(object dy, object x, object mean, object rstd, obje
     job.span = channels // cells
     job.given = ask.given
     job.relu = ask.relu
-    job.stream = not in_place and cnp.PyArray_NBYTES(dx) >= stream_threshold
+    job.written = IN_CACHE if in_place else cnp.PyArray_NBYTES(dx)
     job.dbias = cnp.PyArray_DATA(dbias)
     if dweight is not None:
         job.dweight = cnp.PyArray_DATA(dweight)

@@ -2,9 +2,12 @@
 
 # A call on fewer elements keeps the GIL, but for statistics.
 cdef int64_t GIL_THRESHOLD = 4096
-# Private hooks, which tests lower: a call on fewer elements runs on one thread, one on fewer bytes stays in the cache.
+# Private hooks, which tests lower: a call on fewer elements runs on one thread, and what one thread writes stays in the
+# cache if it is fewer bytes.
 cdef int64_t work_threshold = 32768
-cdef int64_t stream_threshold = 8 << 20
+cdef int64_t stream_threshold = 4 << 20
+# Several threads wait for less when they write to a shared cache.
+cdef int64_t STREAM_SEVERAL = 3
 
 
 def set_work_threshold(int64_t elements):
@@ -15,7 +18,7 @@ def set_work_threshold(int64_t elements):
 
 
 def set_stream_threshold(int64_t n_bytes):
-    """Set the output size from which stores go past the cache; return the old one."""
+    """Set the output size from which one thread's stores go past the cache; return the old one."""
     global stream_threshold
     old, stream_threshold = stream_threshold, n_bytes
     return old
@@ -28,13 +31,14 @@ cdef struct crew:
     int threads
 
 
-cdef int gather_crew(crew *team, const fn_job *job, int64_t share=1) except -1 nogil:
-    """As many threads as there may be, but one below `share` times the work threshold."""
+cdef int gather_crew(crew *team, fn_job *job, int64_t share=1) except -1 nogil:
+    """As many threads as there may be, but one below `share` times the work threshold; how they store their results."""
     cdef int64_t work = job.n * job.outer * job.inner.size
     team.table = fn_active_table()
     team.threads = 1
     if work // share >= work_threshold:
         team.threads = <int>min(<int64_t>fn_thread_count(fn_omp_max()), max(<int64_t>1, work))
+    job.stream = job.written >= 0 and job.written // (1 if team.threads == 1 else STREAM_SEVERAL) >= stream_threshold
     team.scratch = <char *>aligned_alloc(64, team.threads * FN_SCRATCH_BYTES)
     if team.scratch == NULL:
         with gil:
@@ -57,6 +61,12 @@ cdef inline void run_piece(fn_kernel kernel, const fn_job *job, int64_t lo, int6
     run(kernel, job, lo, min(lo + grain, hi), scratch + thread * FN_SCRATCH_BYTES)
 
 
+cdef int64_t piece_elements(int64_t work, int threads) noexcept nogil:
+    """How many elements a thread takes at a time: long pieces, which the processor foresees and whose pages no other
+    thread asks for at the same time, but some for each thread, so that all end together."""
+    return max(<int64_t>FN_CHUNK, min(<int64_t>16 * FN_CHUNK, work // (4 * threads)))
+
+
 cdef void share(fn_kernel kernel, const fn_job *job, int64_t lo, int64_t hi, int64_t size, crew *team) noexcept nogil:
     """Run the units lo <= u < hi, of about `size` elements each, on the whole crew."""
     cdef int64_t units = hi - lo, piece, grain
@@ -68,7 +78,7 @@ cdef void share(fn_kernel kernel, const fn_job *job, int64_t lo, int64_t hi, int
         for piece in prange(parts(units, grain), schedule="static", num_threads=threads):
             run_piece(kernel, job, lo + piece * grain, hi, grain, team.scratch, threadid())
     else:
-        grain = max(<int64_t>1, FN_CHUNK // max(<int64_t>1, size))
+        grain = max(<int64_t>1, piece_elements(units * size, threads) // max(<int64_t>1, size))
         for piece in prange(parts(units, grain), schedule="dynamic", num_threads=threads):
             run_piece(kernel, job, lo + piece * grain, hi, grain, team.scratch, threadid())
 
@@ -129,7 +139,7 @@ cdef bint in_planes(const fn_job *job) noexcept nogil:
 cdef bint in_one_visit(const fn_job *job) noexcept nogil:
     """Whether statistics are taken and applied in one visit."""
     if job.columns:  # of channels: tall strips would be narrow ones
-        return job.n <= (FN_TALL // 8 if job.unit == 1 else FN_TALL)
+        return job.n <= (FN_TALL // 2 if job.unit == 1 else FN_TALL)
     return job.n <= FN_CHUNK or in_planes(job)
 
 

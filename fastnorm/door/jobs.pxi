@@ -89,6 +89,10 @@ cdef bint mark_axes(object axis, int ndim, char *reduced) noexcept:
     return True
 
 
+# Instead of the size of a result that is read as it is written: its stores do not go past the cache.
+cdef int64_t IN_CACHE = -1
+
+
 cdef void begin(fn_job *job) noexcept:
     """Nothing wanted, nothing known."""
     cdef int which
@@ -96,8 +100,10 @@ cdef void begin(fn_job *job) noexcept:
         job.array[which].data = NULL
     job.weight = job.bias = NULL
     job.mean = job.spread = job.min = job.max = NULL
+    job.shortest = FN_SHORT
     job.index = job.first = 0
     job.resume = job.stream = 0
+    job.written = IN_CACHE
     job.state = NULL
     job.state_stride = 0
     job.ddof = 0

@@ -79,7 +79,7 @@ cdef object run_local(fn_job *job, fn_driver driver, object x, object dy, const 
     fill_job(job, reduced, x, y, dy)
     if cnp.PyArray_SIZE(x) == 0:
         return y
-    job.stream = not in_place and cnp.PyArray_NBYTES(y) >= stream_threshold
+    job.written = IN_CACHE if in_place else cnp.PyArray_NBYTES(y)
     drive_released(driver, job)
     return y
 

@@ -200,6 +200,7 @@ cdef object normalize(cnp.ndarray x, object residual, object where, const char *
             if s is not None and not (apart(y, s) and may_write(s, (x, residual)) and may_write(s, (weight, bias))):
                 return None
     job.norm = ask.norm
+    job.shortest = FN_SHORT_NORM
     job.finish = ask.finish
     job.omit = job.quiet = ask.omit  # NaN that is left alone comes out as the canonical one
     job.extrema = ask.norm == FN_RANGE
@@ -218,7 +219,7 @@ cdef object normalize(cnp.ndarray x, object residual, object where, const char *
     if cnp.PyArray_SIZE(x) == 0:
         fill_nan(mean, spread)
     else:
-        job.stream = not in_place and cnp.PyArray_NBYTES(y) >= stream_threshold
+        job.written = IN_CACHE if in_place else cnp.PyArray_NBYTES(y)
         drive_released(share_norm, &job)
     if not ask.return_stats:
         return y if s is None else (y, s)

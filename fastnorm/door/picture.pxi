@@ -4,7 +4,7 @@ from libc.math cimport fabs, fma, isfinite, rint
 
 # Results of fewer bytes than so many times the stream threshold stay in the cache: what is made of them comes next, and
 # x takes a quarter of their room at most.
-cdef int64_t PICTURE_STREAM = 4
+cdef int64_t PICTURE_STREAM = 3
 
 # Pictures of fewer elements than so many times the work threshold are left to one thread: who loads data prepares many
 # of them side by side.
@@ -167,8 +167,7 @@ cdef void fill_pictures(fn_job *job, cnp.ndarray x, cnp.ndarray y, const double 
         job.center_lo = constants + FOLD_CENTER_LO * channels
     job.most = 1 if typenum == cnp.NPY_BOOL else 255 if typenum == cnp.NPY_UINT8 else 65535
     job.inverse = inverse
-    job.stream = cnp.PyArray_DATA(x) != cnp.PyArray_DATA(y) and (
-        cnp.PyArray_NBYTES(y) // PICTURE_STREAM >= stream_threshold)
+    job.written = IN_CACHE if cnp.PyArray_DATA(x) == cnp.PyArray_DATA(y) else cnp.PyArray_NBYTES(y) // PICTURE_STREAM
 
 
 def picture(x, cnp.ndarray folded not None, cnp.dtype dtype not None, int order, bint channels_first, bint swap,

@@ -108,7 +108,7 @@ def rescale(x, axis, center, center_lo, scale, shift, least, most, bint inverse,
     job.inverse = inverse
     job.found = &found
     plan_rescale(&job, axis, x, y)
-    job.stream = not same_place(x, y) and cnp.PyArray_NBYTES(y) >= stream_threshold
+    job.written = IN_CACHE if same_place(x, y) else cnp.PyArray_NBYTES(y)
     drive_released(share_rescale, &job)
     return y, found
 

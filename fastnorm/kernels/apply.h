@@ -175,7 +175,7 @@ FN_INLINE void FN(apply_row)(T *y, const T *x, const T *weight, const T *bias, i
   enum { W = FN(LINE) };
   const T center = params->center[r], center_lo = params->center_lo[r];
   const T scale = params->scale[r], shift = params->shift[r];
-  if (n <= 4 * W) {
+  if (n < W) {
     FN_IVDEP
     for (int64_t i = 0; i < n; i++) {
       FN_AFFINE(y[i], x[i], center, center_lo, scale, shift, weight[i], bias[i], kind);
@@ -184,6 +184,16 @@ FN_INLINE void FN(apply_row)(T *y, const T *x, const T *weight, const T *bias, i
     return;
   }
   T head[W], tail[W];
+  if (n <= 8 * W) { /* too short for the first piece to pay */
+    FN(apply_line)(tail, x, weight, bias, n - W, center, center_lo, scale, shift, kind & ~FN_PAST_CACHE);
+    for (int64_t i = 0; i + W <= n; i += W) {
+      FN(apply_line)(y + i, x, weight, bias, i, center, center_lo, scale, shift, kind & ~FN_PAST_CACHE);
+      __builtin_prefetch(ahead + i);
+      __builtin_prefetch(also + i);
+    }
+    memcpy(y + n - W, tail, sizeof tail);
+    return;
+  }
   FN(apply_line)(head, x, weight, bias, 0, center, center_lo, scale, shift, kind & ~FN_PAST_CACHE);
   FN(apply_line)(tail, x, weight, bias, n - W, center, center_lo, scale, shift, kind & ~FN_PAST_CACHE);
   const int64_t first = (int64_t)((-(uintptr_t)y & 63) / sizeof(T)), last = n - (n - first) % W;

@@ -12,14 +12,15 @@
 
 /* Sizes that fix the order of additions: changing one changes bits. */
 enum {
-  FN_CHUNK = 32768,  /* elements summed about one provisional mean: what threads share and folds merge */
-  FN_FLUSH = 1024,   /* elements of a row summed before the lanes are added to their totals */
-  FN_STRIP = 512,    /* columns that are worked on together */
-  FN_SHORT = 64,     /* rows shorter than this are worked on side by side, as columns */
-  FN_TALL = 2048,    /* columns longer than this are read twice by a norm: once for statistics, once to apply them */
-  FN_VISIT = 16384,  /* elements that a backward pass brings into cache: longer rows are read twice */
-  FN_PLANE = 131072, /* channels of more elements are read twice by a norm */
-  FN_RUN = 32        /* shorter runs are brought together first */
+  FN_CHUNK = 32768,   /* elements summed about one provisional mean: what threads share and folds merge */
+  FN_FLUSH = 1024,    /* elements of a row summed before the lanes are added to their totals */
+  FN_STRIP = 512,     /* columns that are worked on together */
+  FN_SHORT = 64,      /* rows shorter than this are worked on side by side, as columns */
+  FN_SHORT_NORM = 48, /* likewise, by the norms of rows */
+  FN_TALL = 512,      /* columns longer than this are read twice by a norm: once for statistics, once to apply them */
+  FN_VISIT = 16384,   /* elements that a backward pass brings into cache: longer rows are read twice */
+  FN_PLANE = 131072,  /* channels of more elements are read twice by a norm */
+  FN_RUN = 32         /* shorter runs are brought together first */
 };
 
 /* Sizes that do not. */
@@ -28,6 +29,7 @@ enum {
   FN_SEGMENT = 64,      /* columns visited between two requests to memory */
   FN_BROAD = 2048,      /* columns that are rescaled together */
   FN_TILE = 4096,       /* elements computed in cache before they are streamed out */
+  FN_EARLY = 20480,     /* bytes that memory is asked for before they are read */
   FN_PROBABILITIES = 3, /* quantiles found together */
   FN_MAX_AXES = 64      /* NumPy's own limit */
 };
@@ -99,16 +101,18 @@ typedef struct fn_job {
   int64_t outer;             /* product of kept[] */
   int64_t n;                 /* product of reduced[] */
   int64_t p;                 /* where the statistics of kept index 0 stand */
+  int64_t shortest;          /* shorter rows are worked on side by side, as columns; read by fn_plan */
   int64_t stretch[FN_STEPS]; /* reduced elements that lie one step apart before one does not; n: all */
   int64_t beside;            /* how long `inner` were if nothing was written; decides bits */
   int64_t chunk;             /* how many of the n make a chunk */
   int64_t strip;             /* columns per unit */
 
   /* What a driver is at. */
-  int64_t index; /* which of the `outer` problems; backward: the reduced element that slots begin with */
-  int64_t first; /* the chunk that slot 0 holds; backward: the block */
-  int resume;    /* `state` holds states that go on; otherwise they begin */
-  int stream;    /* results are written past the cache */
+  int64_t index;   /* which of the `outer` problems; backward: the reduced element that slots begin with */
+  int64_t first;   /* the chunk that slot 0 holds; backward: the block */
+  int resume;      /* `state` holds states that go on; otherwise they begin */
+  int64_t written; /* bytes of results that may go past the cache; negative: none may */
+  int stream;      /* they do */
 
   /* Statistics. */
   double *state;        /* planes: chunk slots or states by FN_P; NULL: results are enough */

@@ -101,6 +101,7 @@ static void FN(norm_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scrat
   const int direct = FN(native)(&job->array[FN_X]) && FN(in_line)(job, FN_X) && !residual;
   const int64_t n = job->n, bytes = n * (int64_t)sizeof(T), most = FN_TILE / 2 / n;
   const int together = most < 1 || by_state ? 1 : most > FN(BATCH) ? FN(BATCH) : (int)most;
+  const int64_t early = together * (1 + FN_EARLY / (together * bytes)); /* rows further, memory is asked */
   /* Short rows that follow each other in memory go past the cache together, from a tile. */
   const int adjacent = job->kept_ndim == 0 || (job->kept_ndim == 1 && job->kept[0].step[FN_Y] == bytes);
   const int in_tile = plain && (half || (job->stream && adjacent && n <= FN_TILE / 4));
@@ -108,7 +109,7 @@ static void FN(norm_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scrat
     const int rows = hi - row < together ? (int)(hi - row) : together;
     if (by_state) FN(params_by_state)(job, row, 0, 1, &params, scratch); /* before x is loaded: it takes all tiles */
     for (int r = 0; r < rows; r++) {
-      const int64_t next = row + together + r < hi ? row + together + r : row + r;
+      const int64_t next = row + early + r < hi ? row + early + r : row + r;
       x[r] = direct     ? (const T *)(const void *)fn_base(job, FN_X, row + r, 0)
              : residual ? FN(add_run)(job, row + r, 0, n, x_tile + r * n, spare)
                         : FN(load)(job, FN_X, fn_base(job, FN_X, row + r, 0), 0, n, x_tile + r * n);

@@ -52,9 +52,10 @@ static inline void FN(save)(const fn_job *job, const FN(stats) *stats, int64_t j
 /* ---- rows -------------------------------------------------------------------------------------------------------- */
 
 /* Sums over FN_LANES lanes of x - m and of its square; where they are not centred, of squares of x alone. Four or eight
- * differences are added in the compute type, their sums in double. */
+ * differences are added in the compute type, their sums in double. At the end of a row the lanes that would lie behind
+ * it take its last elements and leave out those that were summed; n is no less than FN_LANES. */
 #define FN_FROM_ROW(k) (centred ? x[i + (k) * L + l] - m : x[i + (k) * L + l])
-#define FN_FROM_REST(k) (rest[(k) * L + l])
+#define FN_FROM_END(k) ((T)l < summed[k] ? 0 : centred ? x[at[k] + l] - m : x[at[k] + l])
 
 FN_INLINE void FN(norm_sums)(const T *x, int64_t n, T m, double *restrict sums, double *restrict squares, int centred) {
   enum { L = FN_LANES };
@@ -79,11 +80,14 @@ FN_INLINE void FN(norm_sums)(const T *x, int64_t n, T m, double *restrict sums, 
     i += 4 * L;
   }
   if (i < n) {
-    T rest[4 * L] = {0};
-    for (int64_t l = 0; i + l < n; l++) rest[l] = centred ? x[i + l] - m : x[i + l];
+    int64_t at[4];
+    T summed[4];
+    for (int k = 0; k < 4; k++) at[k] = i + k * L < n - L ? i + k * L : n - L;
+    for (int k = 0; k < 4; k++) summed[k] = (T)(i + k * L - at[k]);
     for (int l = 0; l < L; l++) {
-      if (centred) sums[l] += (double)FN_SUM_4(FN_FROM_REST, 0);
-      squares[l] += (double)FN_SQUARES_4(FN_FROM_REST, 0);
+      const T d0 = FN_FROM_END(0), d1 = FN_FROM_END(1), d2 = FN_FROM_END(2), d3 = FN_FROM_END(3);
+      if (centred) sums[l] += (double)((d0 + d1) + (d2 + d3));
+      squares[l] += (double)((d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3));
     }
   }
 }
