@@ -149,6 +149,11 @@ def torch_local_response_norm(made):
     return torch.nn.functional.local_response_norm(made.x, **NEIGHBOURS)
 
 
+def torch_fold_batch_norm(made):
+    running = made.running_mean, made.running_var
+    return torch.nn.utils.fuse_conv_bn_weights(made.x, None, *running, EPS, made.weight, made.bias)
+
+
 TORCH = {
     "layer_norm": torch_layer_norm,
     "layer_norm_backward": torch_layer_norm_backward,
@@ -171,6 +176,10 @@ TORCH = {
     "local_response_norm_backward": through_graph(torch_local_response_norm),
     "standardize": formula(torch_standardize),
     "min_max_scale": formula(torch_min_max_scale),
+    "fold_batch_norm": formula(torch_fold_batch_norm),
+    "mean": formula(lambda made: torch.mean(made.x, made.axis)),
+    "var": formula(lambda made: torch.var(made.x, made.axis, correction=0)),
+    "std": formula(lambda made: torch.std(made.x, made.axis, correction=0)),
     "mean_var": formula(lambda made: torch.var_mean(made.x, made.axis, correction=0)[::-1]),
     "minmax": formula(lambda made: tuple(torch.aminmax(made.x, dim=made.axis))),
 }
