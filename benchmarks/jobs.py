@@ -14,7 +14,7 @@ import numpy as np
 
 EPS = 1e-5
 MOMENTUM = 0.1
-NUM_GROUPS = 8  # of every group norm
+NUM_GROUPS = 8  # of a group norm, where the channels can be shared so
 NEIGHBOURS = {"size": 5, "alpha": 0.1, "beta": 0.75, "k": 2.0}  # of every local response norm
 HALVES = ["float16"]
 if importlib.util.find_spec("ml_dtypes"):
@@ -27,6 +27,11 @@ CROP = slice(16, 240), slice(16, 240)
 ESTIMATORS = ["StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler", "Normalizer"]
 NORMS = ["l1", "l2", "max"]
 MOVED = {"read": 1, "copy": 2, "stream": 2, "update": 2, "widen": 5}  # bytes for each of x, by each loop of memory_limit
+
+
+def groups(channels):
+    """Return how many groups the channels of a group norm form."""
+    return math.gcd(NUM_GROUPS, channels)
 
 
 @dataclass(frozen=True)
@@ -262,6 +267,10 @@ class Inputs:
     @property
     def width(self):
         return self.x.shape[-1:]
+
+    @property
+    def groups(self):
+        return groups(self.x.shape[1])
 
     @property
     def channel_axis(self):

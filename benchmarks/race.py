@@ -130,7 +130,8 @@ class Neighbours:
             return 0.0, time.perf_counter()
         user, nice, system, _, _, irq, softirq, steal = map(int, first.split()[1:9])
         everyone = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
-        return everyone - time.process_time(), time.perf_counter()
+        children = os.times().children_user + os.times().children_system
+        return everyone - time.process_time() - children, time.perf_counter()
 
     def cores(self):
         others, clock = self.now()

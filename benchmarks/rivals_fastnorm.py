@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from jobs import EPS, MOMENTUM, NEIGHBOURS, NUM_GROUPS
+from jobs import EPS, MOMENTUM, NEIGHBOURS
 from libraries import fastnorm, formula
 
 
@@ -76,13 +76,13 @@ def fastnorm_batch_norm_backward(made, **keywords):
 
 
 def fastnorm_group_norm(made, **keywords):
-    return partial(fastnorm.group_norm, made.x, NUM_GROUPS, made.weight, made.bias, EPS, **keywords)
+    return partial(fastnorm.group_norm, made.x, made.groups, made.weight, made.bias, EPS, **keywords)
 
 
 def fastnorm_group_norm_backward(made, **keywords):
     _, mean, rstd = fastnorm_group_norm(made, return_stats=True)()
     backward = fastnorm.group_norm_backward
-    return partial(backward, made.dy, made.x, mean, rstd, NUM_GROUPS, made.weight, **keywords)
+    return partial(backward, made.dy, made.x, mean, rstd, made.groups, made.weight, **keywords)
 
 
 def fastnorm_instance_norm(made, **keywords):

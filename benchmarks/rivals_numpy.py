@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
-from jobs import EPS, MOMENTUM, NEIGHBOURS, NUM_GROUPS
+from jobs import EPS, MOMENTUM, NEIGHBOURS
 from libraries import formula, scipy
 
 
@@ -191,8 +191,8 @@ NUMPY = {
     "batch_norm training": formula(numpy_batch_norm_training),
     "batch_norm evaluation": formula(numpy_batch_norm_evaluation),
     "batch_norm_backward": numpy_batch_norm_backward,
-    "group_norm": formula(lambda made: numpy_group_norm(made, NUM_GROUPS)),
-    "group_norm_backward": lambda made: numpy_group_norm_backward(made, NUM_GROUPS),
+    "group_norm": formula(lambda made: numpy_group_norm(made, made.groups)),
+    "group_norm_backward": lambda made: numpy_group_norm_backward(made, made.groups),
     "instance_norm": formula(lambda made: numpy_group_norm(made, made.x.shape[1])),
     "instance_norm_backward": lambda made: numpy_group_norm_backward(made, made.x.shape[1]),
     "normalize": formula(numpy_normalize),

@@ -4,7 +4,7 @@ import timeit
 from functools import partial
 
 import numpy as np
-from jobs import EPS, MOMENTUM, NEIGHBOURS, NUM_GROUPS
+from jobs import EPS, MOMENTUM, NEIGHBOURS
 from libraries import formula, torch
 
 
@@ -75,13 +75,13 @@ def torch_batch_norm_backward(made):
 
 
 def torch_group_norm(made):
-    return torch.nn.functional.group_norm(made.x, NUM_GROUPS, made.weight, made.bias, EPS)
+    return torch.nn.functional.group_norm(made.x, made.groups, made.weight, made.bias, EPS)
 
 
 def torch_group_norm_backward(made):
     """Call autograd's operator directly, as for layer norm."""
     x, weight = made.x, made.weight
-    sizes = *x.shape[:2], x[0, 0].numel(), NUM_GROUPS
+    sizes = *x.shape[:2], x[0, 0].numel(), made.groups
     _, mean, rstd = torch.native_group_norm(x, weight, made.bias, *sizes, EPS)
     backward = torch.ops.aten.native_group_norm_backward.default
     return partial(backward, made.dy, x, mean, rstd, weight, *sizes, [True, True, True])
