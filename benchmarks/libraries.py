@@ -56,7 +56,8 @@ try:
 except ImportError:
     numba = None
 
-BRIEF_SPINS = "8000"  # of a thread that waits: about 0.2 ms, within the untimed calls before a sample
+BRIEF_SPIN_MICROSECONDS = 200  # of a thread that waits: less than the untimed calls before a sample take
+SPINS_PER_MICROSECOND = 40  # of libgomp, about
 
 
 @contextlib.contextmanager
@@ -75,7 +76,7 @@ def environment(name, value):
 
 if numba:
     numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # OpenMP's calls are the quickest
-    with environment("GOMP_SPINCOUNT", BRIEF_SPINS):  # read when the runtime is loaded, which is now
+    with environment("GOMP_SPINCOUNT", str(SPINS_PER_MICROSECOND * BRIEF_SPIN_MICROSECONDS)):  # read when the runtime is loaded, which is now
         numba.set_num_threads(1)
 
 

@@ -249,7 +249,7 @@ def batch_norm_training(y, x, running_mean, running_var, weight, bias, relu):
 
 
 def batch_norm_evaluation(y, x, running_mean, running_var, weight, bias, relu):
-    samples, channels, size = x.shape
+    samples, channels, _ = x.shape
     for plane in prange(samples * channels):
         n, c = plane // channels, plane % channels
         scale = x.dtype.type(weight[c] / np.sqrt(running_var[c] + EPS))
