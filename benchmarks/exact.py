@@ -8,7 +8,7 @@ import functools
 from dataclasses import replace
 
 import numpy as np
-from jobs import CROP, EPS, ESTIMATORS, LEVELS, MEAN, MOMENTUM, NEIGHBOURS, NUM_GROUPS, STD, inputs, per_plane
+from jobs import CROP, EPS, ESTIMATORS, LEVELS, MEAN, MOMENTUM, NEIGHBOURS, STD, groups, inputs, per_plane
 
 EPS_OF = {"float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 SLICE_BYTES = 2**26
@@ -126,8 +126,9 @@ def exact_rows(job, place):
 
 def average(job, values):
     """Average what is normalized together of each sample, or row, and spread it over the shape of the values."""
-    groups = {"group_norm": NUM_GROUPS, "instance_norm": job.shape[1]}.get(job.op.removesuffix("_backward"), 1)
-    rows = values.reshape(len(values), groups, -1)
+    channels = job.shape[1]
+    parts = {"group_norm": groups(channels), "instance_norm": channels}.get(job.op.removesuffix("_backward"), 1)
+    rows = values.reshape(len(values), parts, -1)
     return np.broadcast_to(rows.mean(-1, keepdims=True), rows.shape).reshape(values.shape)
 
 

@@ -95,11 +95,11 @@ def pairs(jobs):
     return [(job, name) for job in jobs for name in names(job)]
 
 
-def rival(name, job):
-    """Return the call to be timed."""
+def rival(name, job, made=None):
+    """Return the call to be timed, on the inputs of the job or on others that are like them."""
     if name == "best":
         return best(job)
-    made = inputs(job).own()
+    made = (inputs(job) if made is None else made).own()
     return (RIVALS | OTHER_WAYS)[name][job.form](made.each(VIEWS[name]) if name in VIEWS else made)
 
 
@@ -120,20 +120,9 @@ def yardsticks(job, threads):
     """Return by name the calls that a job's time is compared with, although their answers are not the job's."""
     found = {}
     if job.limit:
-        found["limit"] = partial(move_bytes, inputs(job), job.limit.split("+"), threads)
+        made = inputs(job)
+        sources = [array for array in (made.x, made.residual, made.dy) if array is not None]
+        found["limit"] = memory_limit.moves(job.limit.split("+"), sources, made.out, threads)
     if job.activation:  # the norm alone, whose answer is checked as that of a job of its own
         found["plain"] = FASTNORM[job.form.removesuffix(f" {job.activation}")](inputs(job).own())
     return found
-
-
-def move_bytes(made, loops, threads):
-    """Move the bytes that the job must move, one C loop after another."""
-    for loop in loops:
-        if loop == "read":
-            memory_limit.read(made.x, threads)
-        elif loop == "update":
-            memory_limit.update(made.x, threads)
-        elif loop == "widen":
-            memory_limit.widen(made.out, made.x, threads)
-        else:
-            memory_limit.stream(made.out, made.x, threads)
