@@ -70,6 +70,7 @@ INTO_OUT = {
     **dict.fromkeys(["add_layer_norm", "add_rms_norm"], "stream+stream"),
     **dict.fromkeys(["standardize", "min_max_scale", "batch_norm training"], "read+stream"),
     **dict.fromkeys([*NORMS_BACKWARD, "group_norm_backward", "instance_norm_backward"], "read+stream"),
+    **{f"{name}.transform": "read+stream" for name in ESTIMATORS[:3]},
     "batch_norm_backward": "read+read+read+stream",
 }
 ONLY_READ = dict.fromkeys(
@@ -95,11 +96,14 @@ def family(forms, shapes, axis=None, dtypes=DTYPES):
 
 def estimators():
     """List the methods of the estimators; a Normalizer has no inverse."""
-    forms = [
-        f"{name}.{method}" for name in ESTIMATORS for method in METHODS if "Normalizer.inv" not in f"{name}.{method}"
-    ]
+    forms = [f"{name}.{method}" for name in ESTIMATORS for method in METHODS]
+    forms.remove("Normalizer.inverse_transform")
     in_place = family(IN_PLACE, {"memory": COLUMNS["memory"]}, dtypes=DTYPES[:2])
-    return family(forms, COLUMNS, dtypes=DTYPES[:2]) + [replace(job, limit=IN_PLACE[job.form]) for job in in_place]
+    return [
+        *family(forms, COLUMNS, dtypes=["float32"]),
+        *family(forms, FEW_COLUMNS, dtypes=["float64"]),
+        *[replace(job, limit=IN_PLACE[job.form]) for job in in_place],
+    ]
 
 
 def pictures():
