@@ -1,4 +1,4 @@
-"""Batch, group and instance norms against their rivals and the memory limit: one benchmark per job, thread count and rival."""
+"""Batch, group and instance norms against rivals and the memory limit: a benchmark per job, thread count and rival."""
 
 import pytest
 import suite

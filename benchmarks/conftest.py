@@ -26,6 +26,7 @@ CHANGING_ROUNDS = 5  # of a call that changes its input, which is brought back b
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "quick: one of the few benchmarks that tell soonest how things stand")
+    config.addinivalue_line("markers", "torch: against PyTorch, which is run once more with AVX2")
 
 
 def pytest_collection_modifyitems(items):
@@ -34,6 +35,8 @@ def pytest_collection_modifyitems(items):
         case = item.callspec.params.get("case") if hasattr(item, "callspec") else None
         if case is None or case.quick:
             item.add_marker(pytest.mark.quick)
+        if case and case.rival == "torch":
+            item.add_marker(pytest.mark.torch)
 
 
 def pytest_benchmark_update_machine_info(machine_info):
@@ -87,7 +90,7 @@ def contender(job, name):
 
 
 @functools.lru_cache(maxsize=1)
-def ours(job, threads):  # noqa: ARG001: another thread count is another contender
+def ours(job, threads):  # noqa: ARG001  # another thread count is another contender
     """Return fastnorm's contender, which the rivals that follow one another share."""
     return contender(job, "fastnorm")
 

@@ -26,7 +26,13 @@ LEVELS = {"uint8": 255, "uint16": 65535, "float32": 1}  # the stored number of a
 CROP = slice(16, 240), slice(16, 240)
 ESTIMATORS = ["StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler", "Normalizer"]
 NORMS = ["l1", "l2", "max"]
-MOVED = {"read": 1, "copy": 2, "stream": 2, "update": 2, "widen": 5}  # bytes for each of x, by each loop of memory_limit
+MOVED = {
+    "read": 1,
+    "copy": 2,
+    "stream": 2,
+    "update": 2,
+    "widen": 5,
+}  # bytes for each of x, by each loop of memory_limit
 
 
 def groups(channels):

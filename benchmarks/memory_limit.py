@@ -30,7 +30,9 @@ def moves(loops, sources, out, threads):
     arrays = [*sources] if out is None else [*sources, out]
     if not all(array.flags.c_contiguous for array in arrays):
         raise ValueError("the loops need contiguous arrays")
-    calls = [bound(f"memory_{loop}", src, out, threads) for loop, src in zip(loops, itertools.cycle(sources), strict=False)]
+    calls = [
+        bound(f"memory_{loop}", src, out, threads) for loop, src in zip(loops, itertools.cycle(sources), strict=False)
+    ]
 
     def call():
         for move in calls:

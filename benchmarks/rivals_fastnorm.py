@@ -138,8 +138,8 @@ FASTNORM = {
         lambda made: fastnorm.local_response_norm_backward(made.dy, made.x, **NEIGHBOURS)
     ),
     **{
-        name: formula(lambda made, function=getattr(fastnorm, name): function(made.x, made.axis))
-        for name in ["mean", "var", "std", "mean_var", "minmax"]
+        function.__name__: formula(lambda made, function=function: function(made.x, made.axis))
+        for function in [fastnorm.mean, fastnorm.var, fastnorm.std, fastnorm.mean_var, fastnorm.minmax]
     },
     "mean_var where=": formula(lambda made: fastnorm.mean_var(made.x, made.axis, where=made.where)),
     "mean_var weights=": formula(lambda made: fastnorm.mean_var(made.x, made.axis, weights=made.weights)),
