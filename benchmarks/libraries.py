@@ -76,7 +76,9 @@ def environment(name, value):
 
 if numba:
     numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # OpenMP's calls are the quickest
-    with environment("GOMP_SPINCOUNT", str(SPINS_PER_MICROSECOND * BRIEF_SPIN_MICROSECONDS)):  # read when the runtime is loaded, which is now
+    with environment(
+        "GOMP_SPINCOUNT", str(SPINS_PER_MICROSECOND * BRIEF_SPIN_MICROSECONDS)
+    ):  # read when the runtime is loaded, which is now
         numba.set_num_threads(1)
 
 

@@ -8,7 +8,7 @@ from functools import partial
 import numba_columns as columns
 import numba_kernels as kernels
 import numpy as np
-from jobs import EPS, NUM_GROUPS
+from jobs import EPS
 from libraries import limited, numba
 
 PARALLEL_BYTES = 2**15  # of x, from which on a second thread helps: a parallel loop costs about 2 us
@@ -199,7 +199,8 @@ def suits(job):
     elif job.op.startswith("normalize"):
         fits = axis in {-1, dims - 1}
     elif job.parameter_axis is None:
-        fits = axis is None or (axis == 0 and dims <= 2)
+        only_columns = job.variant or job.op in {"standardize", "min_max_scale"}
+        fits = (axis == 0 and dims == 2) or (not only_columns and (axis is None or dims == 1))
     else:
         fits = axis is None
     return fits and job.dtype in {"float32", "float64"}
@@ -229,9 +230,9 @@ NUMBA = {
         }.items()
     },
     "batch_norm_backward": batch_norm_backward,
-    "group_norm": partial(group_norm, groups=NUM_GROUPS),
-    "group_norm out=": lambda made: group_norm(made, NUM_GROUPS, made.out),
-    "group_norm_backward": partial(group_norm_backward, groups=NUM_GROUPS),
+    "group_norm": lambda made: group_norm(made, made.groups),
+    "group_norm out=": lambda made: group_norm(made, made.groups, made.out),
+    "group_norm_backward": lambda made: group_norm_backward(made, made.groups),
     "instance_norm": instance_norm,
     "instance_norm out=": lambda made: instance_norm(made, made.out),
     "instance_norm_backward": instance_norm_backward,

@@ -6,7 +6,7 @@ next operator spins, as it does by default, because that is quicker; but only so
 
 from functools import partial
 
-from jobs import EPS, NEIGHBOURS, NUM_GROUPS
+from jobs import EPS, NEIGHBOURS
 from libraries import BRIEF_SPIN_MICROSECONDS, fastnorm, limited, onnx, onnxruntime
 
 OPSET = 23  # the first with RMSNormalization
@@ -77,6 +77,10 @@ def channels_second(job, dtypes=FLOATS, fewest=2):
     return job.dtype in dtypes and job.axis in {None, 1} and len(job.shape) >= fewest
 
 
+def four_axes(job):
+    return job.dtype in SINGLE and len(job.shape) == 4
+
+
 SINGLE = FLOATS - {"float64"}
 ONNXRUNTIME = (
     limited({"layer_norm": layer_norm, "rms_norm": rms_norm}, lambda job: job.dtype in FLOATS and job.axis is None)
@@ -88,7 +92,10 @@ ONNXRUNTIME = (
         lambda job: job.dtype in SINGLE,
     )
     | limited({"batch_norm evaluation": batch_norm}, channels_second)
-    | limited({"group_norm": partial(per_channel, "GroupNormalization", num_groups=NUM_GROUPS)}, channels_second)
+    | limited(
+        {"group_norm": lambda made: per_channel("GroupNormalization", made, num_groups=made.groups)},
+        channels_second,
+    )
     | limited(
         {"instance_norm": partial(per_channel, "InstanceNormalization")},
         partial(channels_second, dtypes=SINGLE, fewest=3),
@@ -97,5 +104,5 @@ ONNXRUNTIME = (
         {"normalize": lambda made: runs("LpNormalization", {"x": made.x}, axis=made.axis, p=2)},
         lambda job: job.dtype in FLOATS,
     )
-    | limited({"local_response_norm": local_response_norm}, partial(channels_second, dtypes=SINGLE, fewest=4))
+    | limited({"local_response_norm": local_response_norm}, four_axes)
 )
