@@ -10,6 +10,8 @@ import contextlib
 import os
 from functools import partial
 
+import numpy as np
+
 try:
     import torch
 except ImportError:
@@ -55,6 +57,8 @@ try:
     import numba
 except ImportError:
     numba = None
+
+np.seterr(all="ignore")  # whether an answer overflowed is found by the check of it
 
 BRIEF_SPIN_MICROSECONDS = 200  # of a thread that waits: less than the untimed calls before a sample take
 SPINS_PER_MICROSECOND = 40  # of libgomp, about

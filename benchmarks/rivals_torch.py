@@ -4,8 +4,8 @@ import timeit
 from functools import partial
 
 import numpy as np
-from jobs import EPS, MOMENTUM, NEIGHBOURS
-from libraries import formula, torch
+from jobs import EPS, HALVES, MOMENTUM, NEIGHBOURS
+from libraries import formula, limited, torch
 
 
 def tensor(array):
@@ -172,8 +172,13 @@ TORCH = {
     "instance_norm_backward": torch_instance_norm_backward,
     "normalize": formula(torch_normalize),
     "normalize_backward": through_graph(torch_normalize),
-    "local_response_norm": formula(torch_local_response_norm),
-    "local_response_norm_backward": through_graph(torch_local_response_norm),
+    **limited(  # its average pool does not know half precision
+        {
+            "local_response_norm": formula(torch_local_response_norm),
+            "local_response_norm_backward": through_graph(torch_local_response_norm),
+        },
+        lambda job: job.dtype not in HALVES,
+    ),
     "standardize": formula(torch_standardize),
     "min_max_scale": formula(torch_min_max_scale),
     "fold_batch_norm": formula(torch_fold_batch_norm),
