@@ -15,9 +15,10 @@ import race
 import rivals
 from libraries import THREADS, fastnorm, set_threads, torch
 from race import Contender
+from suite import Case
 
 SAMPLE_NS = 1_000_000
-PAIR_SECONDS = 0.07
+PAIR_SECONDS = 0.05
 LIMIT_SECONDS = 0.15
 LONG_SECONDS = 0.3  # of a call that is raced twice only
 OWN_SECONDS, RIVAL_SECONDS, MOST_ROUNDS = 0.02, 0.005, 20  # of pytest-benchmark's own statistics
@@ -33,9 +34,12 @@ def pytest_collection_modifyitems(items):
     for item in items:
         item.add_marker(pytest.mark.filterwarnings("default"))  # a rival may warn
         case = item.callspec.params.get("case") if hasattr(item, "callspec") else None
-        if case is None or case.quick:
+        if not isinstance(case, Case):
             item.add_marker(pytest.mark.quick)
-        if case and case.rival == "torch":
+            continue
+        if case.quick:
+            item.add_marker(pytest.mark.quick)
+        if case.rival == "torch":
             item.add_marker(pytest.mark.torch)
 
 

@@ -9,11 +9,12 @@ import importlib.util
 from dataclasses import dataclass, replace
 
 import rivals
-from jobs import ESTIMATORS, FRAME, HALVES, IMAGE, PICTURE, Job
+from jobs import ESTIMATORS, FRAME, IMAGE, PICTURE, Job
 from libraries import THREADS
 
 DTYPES = ["float32", "float64", "float16"]
 SPLIT_BYTES = 2**18  # from here on two threads are raced against one
+NO_RIVALS = {"fastnorm", "float32"}
 
 ROWS = {
     "tiny": [(8, 64)],
@@ -70,6 +71,7 @@ INTO_OUT = {
     **dict.fromkeys(["add_layer_norm", "add_rms_norm"], "stream+stream"),
     **dict.fromkeys(["standardize", "min_max_scale", "batch_norm training"], "read+stream"),
     **dict.fromkeys([*NORMS_BACKWARD, "group_norm_backward", "instance_norm_backward"], "read+stream"),
+    **{f"{name}.transform": "read+stream" for name in ESTIMATORS[:3]},
     "batch_norm_backward": "read+read+read+stream",
 }
 ONLY_READ = dict.fromkeys(
@@ -79,7 +81,10 @@ IN_PLACE = {f"{name}.transform copy=False": "read+update" for name in ESTIMATORS
 
 
 def family(forms, shapes, axis=None, dtypes=DTYPES):
-    """List every form at every shape in every dtype; memory-sized once more with `out=`, held against the limit."""
+    """List every form at every shape in every dtype; memory-sized once more with `out=`, held against the limit.
+
+    Memory-sized work takes the most time: in float64 and float16 there is only what is held against the limit.
+    """
     found = []
     for form in forms:
         op, _, variant = form.partition(" ")
@@ -87,7 +92,9 @@ def family(forms, shapes, axis=None, dtypes=DTYPES):
             for dtype in dtypes:
                 job = Job(op, shape, axis, variant, dtype, size=size)
                 memory = size == "memory"
-                found.append(replace(job, limit=ONLY_READ.get(form) if memory else None))
+                limit = ONLY_READ.get(form) if memory else None
+                if limit or not memory or dtype == "float32":
+                    found.append(replace(job, limit=limit))
                 if memory and form in INTO_OUT:
                     found.append(replace(job, variant=f"{variant} out=".lstrip(), limit=INTO_OUT[form]))
     return found
@@ -95,11 +102,14 @@ def family(forms, shapes, axis=None, dtypes=DTYPES):
 
 def estimators():
     """List the methods of the estimators; a Normalizer has no inverse."""
-    forms = [
-        f"{name}.{method}" for name in ESTIMATORS for method in METHODS if "Normalizer.inv" not in f"{name}.{method}"
-    ]
+    forms = [f"{name}.{method}" for name in ESTIMATORS for method in METHODS]
+    forms.remove("Normalizer.inverse_transform")
     in_place = family(IN_PLACE, {"memory": COLUMNS["memory"]}, dtypes=DTYPES[:2])
-    return family(forms, COLUMNS, dtypes=DTYPES[:2]) + [replace(job, limit=IN_PLACE[job.form]) for job in in_place]
+    return [
+        *family(forms, COLUMNS, dtypes=["float32"]),
+        *family(forms, FEW_COLUMNS, dtypes=["float64"]),
+        *[replace(job, limit=IN_PLACE[job.form]) for job in in_place],
+    ]
 
 
 def pictures():
@@ -201,12 +211,8 @@ def cases(group):
 
 
 def contenders(job, threads):
-    """List who does a job, fastnorm first; what is there for the limit has no other rival.
-
-    NumPy's half precision, which takes seconds where memory is large, is raced where it is not.
-    """
+    """List who does a job, fastnorm first; what is there for the limit has no other rival."""
     against_itself = ["one thread"] if threads > 1 and job.nbytes >= SPLIT_BYTES else []
-    left_out = {"fastnorm", "float32"} | ({"numpy", "scipy"} if job.size == "memory" and job.dtype in HALVES else set())
-    alone = job.size == "sweep" or "out=" in job.variant
-    others = [] if alone else [name for name in rivals.ways(job, rivals.RIVALS) if name not in left_out]
+    for_limit = job.size == "sweep" or "out=" in job.variant or (job.size == "memory" and job.dtype in DTYPES[1:])
+    others = [] if for_limit else [name for name in rivals.ways(job, rivals.RIVALS) if name not in NO_RIVALS]
     return ["fastnorm", *against_itself, *others]
