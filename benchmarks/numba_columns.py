@@ -204,8 +204,8 @@ def all_limits(x, parts):
         own = x[x.size * part // parts : x.size * (part + 1) // parts]
         least = most = own[0]
         for i in range(len(own)):
-            least = own[i] if own[i] < least else least
-            most = own[i] if own[i] > most else most
+            least = min(least, own[i])
+            most = max(most, own[i])
         low[part], high[part] = least, most
     return low.min(), high.max()
 
