@@ -1,6 +1,7 @@
 """Kernels for Numba that sum columns, or all values, as its users write them by hand.
 
-A thread has a part of the rows, or of the columns where these are more. See numba_kernels.py for what all share.
+A thread has a part of the rows, or of the columns where these are more. Inner loops count from 0 along a slice: of
+other indices Numba asks whether they are negative, and does not vectorize. See numba_kernels.py for what all share.
 """
 
 import numpy as np
@@ -27,13 +28,14 @@ def block_moments(mean, m2, x, first, last, left, right):
             sums[:] = 0
             squares[:] = 0
             for i in range(start, stop):
+                row = x[i, tile:end]
                 for j in range(width):
-                    sums[j] += x[i, tile + j]
-            for j in range(width):
-                sums[j] /= stop - start
+                    sums[j] += row[j]
+            sums /= x.dtype.type(stop - start)
             for i in range(start, stop):
+                row = x[i, tile:end]
                 for j in range(width):
-                    squares[j] += (x[i, tile + j] - sums[j]) ** 2
+                    squares[j] += (row[j] - sums[j]) ** 2
             share = (stop - start) / (count + stop - start)
             for j in range(width):
                 delta = sums[j] - mean[tile + j]
@@ -73,12 +75,14 @@ def column_moments(x, parts):
 
 @inner
 def block_limits(low, high, x, first, last, left, right):
-    for j in range(left, right):
-        low[j] = high[j] = x[first, j]
+    low, high = low[left:right], high[left:right]
+    low[:] = x[first, left:right]
+    high[:] = x[first, left:right]
     for i in range(first + 1, last):
-        for j in range(left, right):
-            low[j] = min(low[j], x[i, j])
-            high[j] = max(high[j], x[i, j])
+        row = x[i, left:right]
+        for j in range(right - left):
+            low[j] = min(low[j], row[j])
+            high[j] = max(high[j], row[j])
 
 
 @inlined
@@ -178,11 +182,12 @@ def all_moments(x, parts):
         for start in range(first, last, BLOCK_VALUES):
             stop = min(start + BLOCK_VALUES, last)
             total, squares = x.dtype.type(0), x.dtype.type(0)
-            for i in range(start, stop):
-                total += x[i]
-            own = x.dtype.type(total / (stop - start))
-            for i in range(start, stop):
-                squares += (x[i] - own) ** 2
+            block = x[start:stop]
+            for i in range(len(block)):
+                total += block[i]
+            own = x.dtype.type(total / len(block))
+            for i in range(len(block)):
+                squares += (block[i] - own) ** 2
             share = (stop - start) / (count + stop - start)
             delta = own - mean
             mean += delta * share
@@ -196,9 +201,11 @@ def all_moments(x, parts):
 def all_limits(x, parts):
     low, high = np.empty(parts, x.dtype), np.empty(parts, x.dtype)
     for part in prange(parts):
-        least = most = x[x.size * part // parts]
-        for i in range(x.size * part // parts, x.size * (part + 1) // parts):
-            least, most = min(least, x[i]), max(most, x[i])
+        own = x[x.size * part // parts : x.size * (part + 1) // parts]
+        least = most = own[0]
+        for i in range(len(own)):
+            least = min(least, own[i])
+            most = max(most, own[i])
         low[part], high[part] = least, most
     return low.min(), high.max()
 
