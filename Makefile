@@ -18,12 +18,12 @@ SETTINGS := CC=$(CC) CFLAGS=$(CFLAGS) LDFLAGS=$(LDFLAGS) OPENMP=$(FASTNORM_OPENM
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo demo-mlp demo-lstm demo-pipeline demo-photos test test-peers bench lint lint-c format dist clean FORCE
+.PHONY: help demo demo-mlp demo-lstm demo-pipeline demo-photos test test-peers bench bench-quick bench-report lint lint-c format dist clean FORCE
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 	@echo "Variables: ARGS (more options for pytest or the demos), CC, PYTHON (the interpreter to start from), VENV,"
-	@echo "PEERS=0 (bench without the group peers), FASTNORM_OPENMP and FASTNORM_SANITIZE (see setup.py)."
+	@echo "PEERS=0 (bench against NumPy and scikit-learn only), FASTNORM_OPENMP and FASTNORM_SANITIZE (see setup.py)."
 
 demo: $(VENV)/built $(VENV)/group-demo  ## normalize real data side by side with NumPy: a table and a picture
 	@$(BIN)/python examples/compare_with_numpy.py $(ARGS)
@@ -46,8 +46,24 @@ test: $(VENV)/built $(VENV)/group-test  ## run the tests
 test-peers: $(VENV)/built $(VENV)/group-test $(VENV)/group-peers  ## run the tests against PyTorch, OpenCV and albumentations (installs them)
 	$(BIN)/python -m pytest tests -m peers $(ARGS)
 
-bench: $(VENV)/built $(VENV)/group-test $(if $(filter 1,$(PEERS)),$(VENV)/group-peers)  ## run the benchmarks
-	$(BIN)/python -m pytest benchmarks --timeout=600 -o faulthandler_timeout=0 $(ARGS)
+# Benchmarks are quiet: their table would have thousands of rows, and the report tells what they found.
+RIVALS := $(VENV)/built $(VENV)/group-test $(if $(filter 1,$(PEERS)),$(VENV)/extra-bench)
+BENCH  := $(BIN)/python -m pytest benchmarks -q --timeout=600 -o faulthandler_timeout=0 --benchmark-quiet
+
+# PyTorch once more, both sides with AVX2.
+bench: $(RIVALS)  ## run the benchmark suite, about 25 minutes: results in .benchmarks
+	@mkdir -p .benchmarks
+	$(BENCH) --benchmark-json=.benchmarks/suite.json $(ARGS)
+	$(if $(filter 1,$(PEERS)),FASTNORM_ISA=avx2 ATEN_CPU_CAPABILITY=avx2 \
+	  $(BENCH) --benchmark-json=.benchmarks/avx2.json -m torch $(ARGS))
+
+bench-quick: $(RIVALS)  ## run few of the benchmarks, less than 3 minutes
+	@mkdir -p .benchmarks
+	$(BENCH) --benchmark-json=.benchmarks/quick.json -m quick $(ARGS)
+
+bench-report: $(RIVALS)  ## write docs/benchmarks.md and its pictures, after the suite if it has not run
+	@test -e .benchmarks/suite.json || $(MAKE) --no-print-directory bench ARGS=
+	$(BIN)/python benchmarks/report.py $(ARGS)
 
 lint: $(VENV)/built $(VENV)/group-dev  ## check style, types, stubs, spelling and the kernels' C
 	$(BIN)/ruff check
@@ -98,6 +114,12 @@ $(VENV)/created:
 $(VENV)/group-%: pyproject.toml $(VENV)/created
 	@echo "Installing the dependency group '$*'"
 	@$(PIP) install --group $*
+	@touch $@
+
+$(VENV)/extra-%: pyproject.toml $(VENV)/created
+	@echo "Installing the extra '$*'"
+	@$(PIP) install $$($(PYTHON) -c 'import tomllib; \
+	  print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["$*"])')
 	@touch $@
 
 # An editable install, so that edited Python files need no step; a changed native source or setting builds anew.

@@ -1,10 +1,9 @@
-"""Batch, group and instance norms against their rivals and the memory limit: one benchmark per job and rival."""
+"""Batch, group and instance norms against rivals and the memory limit: a benchmark per job, thread count and rival."""
 
-import jobs
 import pytest
-import rivals
+import suite
 
 
-@pytest.mark.parametrize(("job", "rival"), rivals.pairs(jobs.CHANNELS), ids=str)
-def test_channels(race, job, rival):
-    race(job, rival)
+@pytest.mark.parametrize("case", suite.cases("channels"), ids=str)
+def test_channels(race, case):
+    race(case)

@@ -1,10 +1,9 @@
-"""Norms and scalings against their rivals: one benchmark per job and rival."""
+"""Norms and scalings against their rivals: one benchmark per job, thread count and rival."""
 
-import jobs
 import pytest
-import rivals
+import suite
 
 
-@pytest.mark.parametrize(("job", "rival"), rivals.pairs(jobs.FUNCTIONAL), ids=str)
-def test_functional(race, job, rival):
-    race(job, rival)
+@pytest.mark.parametrize("case", suite.cases("functional"), ids=str)
+def test_functional(race, case):
+    race(case)

@@ -1,10 +1,9 @@
-"""Pictures against their rivals: one benchmark per job and rival."""
+"""Pictures against their rivals: one benchmark per job, thread count and rival."""
 
-import jobs
 import pytest
-import rivals
+import suite
 
 
-@pytest.mark.parametrize(("job", "rival"), rivals.pairs(jobs.IMAGE), ids=str)
-def test_image(race, job, rival):
-    race(job, rival)
+@pytest.mark.parametrize("case", suite.cases("image"), ids=str)
+def test_image(race, case):
+    race(case)

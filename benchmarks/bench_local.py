@@ -1,10 +1,9 @@
-"""Unit vectors and local response norms against their rivals: one benchmark per job and rival."""
+"""Unit vectors and local response norms against their rivals: one benchmark per job, thread count and rival."""
 
-import jobs
 import pytest
-import rivals
+import suite
 
 
-@pytest.mark.parametrize(("job", "rival"), rivals.pairs(jobs.LOCAL), ids=str)
-def test_local(race, job, rival):
-    race(job, rival)
+@pytest.mark.parametrize("case", suite.cases("local"), ids=str)
+def test_local(race, case):
+    race(case)

@@ -1,10 +1,9 @@
-"""Estimators against scikit-learn's and the memory limit: one benchmark per job and rival."""
+"""Estimators against scikit-learn's and the memory limit: one benchmark per job, thread count and rival."""
 
-import jobs
 import pytest
-import rivals
+import suite
 
 
-@pytest.mark.parametrize(("job", "rival"), rivals.pairs(jobs.GROUPS.get("preprocessing", [])), ids=str)
-def test_preprocessing(race, job, rival):
-    race(job, rival)
+@pytest.mark.parametrize("case", suite.cases("preprocessing"), ids=str)
+def test_preprocessing(race, case):
+    race(case)

@@ -1,10 +1,9 @@
-"""Statistics against their rivals and the memory limit: one benchmark per job and rival."""
+"""Statistics against their rivals and the memory limit: one benchmark per job, thread count and rival."""
 
-import jobs
 import pytest
-import rivals
+import suite
 
 
-@pytest.mark.parametrize(("job", "rival"), rivals.pairs(jobs.STATISTICS), ids=str)
-def test_stats(race, job, rival):
-    race(job, rival)
+@pytest.mark.parametrize("case", suite.cases("stats"), ids=str)
+def test_stats(race, case):
+    race(case)

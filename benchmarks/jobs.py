@@ -7,13 +7,14 @@ A job names an operation, a shape, an axis, a dtype and a variant; its inputs ar
 import copy
 import functools
 import importlib.util
+import math
 from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
 EPS = 1e-5
 MOMENTUM = 0.1
-NUM_GROUPS = 8  # of every group norm
+NUM_GROUPS = 8  # of a group norm, where the channels can be shared so
 NEIGHBOURS = {"size": 5, "alpha": 0.1, "beta": 0.75, "k": 2.0}  # of every local response norm
 HALVES = ["float16"]
 if importlib.util.find_spec("ml_dtypes"):
@@ -25,6 +26,18 @@ LEVELS = {"uint8": 255, "uint16": 65535, "float32": 1}  # the stored number of a
 CROP = slice(16, 240), slice(16, 240)
 ESTIMATORS = ["StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler", "Normalizer"]
 NORMS = ["l1", "l2", "max"]
+MOVED = {
+    "read": 1,
+    "copy": 2,
+    "stream": 2,
+    "update": 2,
+    "widen": 5,
+}  # bytes for each of x, by each loop of memory_limit
+
+
+def groups(channels):
+    """Return how many groups the channels of a group norm form."""
+    return math.gcd(NUM_GROUPS, channels)
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,7 @@ class Job:
     dtype: str = "float32"
     limit: str | None = None  # the memory limit it is held against: a loop of memory_limit, or several joined by "+"
     targets: dict = field(default_factory=dict, hash=False)  # rival: times as fast; limit: fraction; memory: megabytes
+    size: str = ""  # in the suite: its kind of shape
 
     @property
     def form(self):
@@ -47,12 +61,28 @@ class Job:
         return self.op.partition(".")[0] if "." in self.op else None
 
     @property
+    def elements(self):
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self):
+        """The bytes of x."""
+        return self.elements * np.dtype(self.dtype).itemsize
+
+    @property
+    def moved(self):
+        """The bytes that its limit moves, or None."""
+        return self.limit and sum(MOVED[loop] for loop in self.limit.split("+")) * self.nbytes
+
+    @property
     def activation(self):
         return "relu" if self.variant.endswith("relu") else None
 
     @property
     def parameter_axis(self):
         """The axis along which weight and bias lie, or None for an operation that has none."""
+        if self.op == "fold_batch_norm":
+            return 0
         if self.op.startswith(("batch_norm", "group_norm", "instance_norm")):
             return 1 if self.axis is None else self.axis
         return -1 if self.op.removeprefix("add_").startswith(("layer_norm", "rms_norm")) else None
@@ -238,10 +268,15 @@ class Inputs:
     where: np.ndarray | None = None
     weights: np.ndarray | None = None
     out: np.ndarray | None = None
+    out_sum: np.ndarray | None = None  # where x + residual goes
 
     @property
     def width(self):
         return self.x.shape[-1:]
+
+    @property
+    def groups(self):
+        return groups(self.x.shape[1])
 
     @property
     def channel_axis(self):
@@ -276,13 +311,16 @@ def inputs(job):
     x *= 2
     x += 1
     made = {}
+    single = np.promote_types(job.dtype, np.float32)
     if job.parameter_axis is not None:
+        # A batch norm in half precision has float32 parameters: PyTorch wants them to be like the running statistics.
+        stored = single if "batch_norm" in job.op else job.dtype
         width = job.shape[job.parameter_axis]
-        made["weight"] = rng.uniform(0.5, 1.5, width).astype(job.dtype)
-        made["bias"] = rng.uniform(-1, 1, width).astype(job.dtype)
-    if job.op == "batch_norm":
-        made["running_mean"] = rng.uniform(0.5, 1.5, width).astype(np.float32)
-        made["running_var"] = rng.uniform(3, 5, width).astype(np.float32)
+        made["weight"] = rng.uniform(0.5, 1.5, width).astype(stored)
+        made["bias"] = rng.uniform(-1, 1, width).astype(stored)
+    if job.op in {"batch_norm", "fold_batch_norm"}:
+        made["running_mean"] = rng.uniform(0.5, 1.5, width).astype(single)
+        made["running_var"] = rng.uniform(3, 5, width).astype(single)
     if job.op.startswith("add_"):
         made["residual"] = rng.standard_normal(job.shape, dtype=np.float32).astype(job.dtype)
     if job.op.endswith("_backward"):
@@ -290,12 +328,15 @@ def inputs(job):
     if job.variant == "where=":
         made["where"] = rng.random(job.shape, dtype=np.float32) < 0.8
     if job.variant == "weights=":
-        made["weights"] = rng.random(len(x), dtype=np.float32)
+        made["weights"] = rng.random(len(x), dtype=np.float32).astype(single)
     if job.variant == "nan_policy=":
         x[rng.random(job.shape, dtype=np.float32) < 0.05] = np.nan
+    x = x.astype(job.dtype, copy=False)
     if job.variant.endswith("out="):
         made["out"] = np.zeros_like(x)
-    return Inputs(x.astype(job.dtype, copy=False), job.axis, **made)
+        if "residual" in made:
+            made["out_sum"] = np.zeros_like(x)
+    return Inputs(x, job.axis, **made)
 
 
 def picture_inputs(job, rng):

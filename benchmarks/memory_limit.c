@@ -87,6 +87,16 @@ static void stream_part(char *dst, const char *src, size_t n)
 #endif
 }
 
+/* Ordinary stores, for what stays in a cache. */
+static void copy_part(char *dst, const char *src, size_t n)
+{
+    size_t i = 0;
+    for (; i + BLOCK <= n; i += BLOCK)
+        for (int k = 0; k < UNROLL; k++)
+            *(vector *)(dst + i + k * WIDTH) = *(const vector *)(src + i + k * WIDTH);
+    memcpy(dst + i, src + i, n - i);
+}
+
 /* Each byte becomes a word of four bytes. A block of words is made in cache first, which compilers do with vectors. */
 static void widen_part(uint32_t *dst, const uint8_t *src, size_t n)
 {
@@ -138,6 +148,15 @@ void memory_stream(char *dst, const char *src, size_t n, int threads)
     for (int t = 0; t < threads; t++) {
         size_t lo = part(n, threads, t), hi = part(n, threads, t + 1);
         stream_part(dst + lo, src + lo, hi - lo);
+    }
+}
+
+void memory_copy(char *dst, const char *src, size_t n, int threads)
+{
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int t = 0; t < threads; t++) {
+        size_t lo = part(n, threads, t), hi = part(n, threads, t + 1);
+        copy_part(dst + lo, src + lo, hi - lo);
     }
 }
 

@@ -7,6 +7,7 @@ directory, under a name that changes with the source, the compiler and the proce
 import ctypes
 import functools
 import hashlib
+import itertools
 import os
 import platform
 import shlex
@@ -16,35 +17,43 @@ import tempfile
 from pathlib import Path
 
 SOURCE = Path(__file__).with_suffix(".c")
+SHARED_BYTES = 2**17
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
 
 
-def read(src, threads):
-    """Read every byte of `src` once; returns the sum of its 64-bit words. Moves `src.nbytes`."""
-    return library().memory_read(src.ctypes.data, src.nbytes, threads)
+def moves(loops, sources, out, threads):
+    """Return a call that moves bytes by C loops, one after another, which take the sources by turns.
+
+    "read": read every byte once. "stream", "copy": copy to `out`, with streaming (non-temporal) or ordinary stores.
+    "widen": write a word of four bytes for each byte. "update": read every byte and write it back as it was.
+    """
+    arrays = [*sources] if out is None else [*sources, out]
+    if not all(array.flags.c_contiguous for array in arrays):
+        raise ValueError("the loops need contiguous arrays")
+    calls = [
+        bound(f"memory_{loop}", src, out, threads) for loop, src in zip(loops, itertools.cycle(sources), strict=False)
+    ]
+
+    def call():
+        for move in calls:
+            move()
+
+    call.arrays = arrays  # kept, because the loops know only addresses
+    return call
 
 
-def stream(dst, src, threads):
-    """Copy `src` to `dst` with streaming (non-temporal) stores. Moves `2 * src.nbytes`."""
-    library().memory_stream(*pointers(dst, src, src.nbytes), src.nbytes, threads)
-
-
-def widen(dst, src, threads):
-    """Write a word of four bytes for each byte of `src`, with streaming stores. Moves `5 * src.nbytes`."""
-    library().memory_widen(*pointers(dst, src, 4 * src.nbytes), src.nbytes, threads)
-
-
-def update(x, threads):
-    """Read every byte of `x` and write it back as it was. Moves `2 * x.nbytes`."""
-    if not x.flags.c_contiguous:
-        raise ValueError("an update needs a contiguous array")
-    library().memory_update(x.ctypes.data, x.nbytes, 0, threads)
-
-
-def pointers(dst, src, nbytes):
-    if dst.nbytes != nbytes or not (dst.flags.c_contiguous and src.flags.c_contiguous):
-        raise ValueError(f"a copy needs two contiguous arrays, the first of {nbytes} bytes")
-    return dst.ctypes.data, src.ctypes.data
+def bound(name, src, out, threads):
+    """Bind a loop to its arrays; sizes that a second thread does not help are moved by one."""
+    function = getattr(library(), name)
+    threads = threads if src.nbytes >= SHARED_BYTES else 1
+    if name == "memory_update":
+        return functools.partial(function, src.ctypes.data, src.nbytes, 0, threads)
+    if name == "memory_read":
+        return functools.partial(function, src.ctypes.data, src.nbytes, threads)
+    times = 4 if name == "memory_widen" else 1
+    if out.nbytes != times * src.nbytes:
+        raise ValueError(f"{name} needs an array of {times * src.nbytes} bytes, not {out.nbytes}, to write to")
+    return functools.partial(function, out.ctypes.data, src.ctypes.data, src.nbytes, threads)
 
 
 @functools.cache
@@ -54,10 +63,9 @@ def library():
     address, size, count = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
     loaded.memory_read.argtypes = [address, size, count]
     loaded.memory_read.restype = ctypes.c_uint64
-    loaded.memory_stream.argtypes = [address, address, size, count]
-    loaded.memory_stream.restype = None
-    loaded.memory_widen.argtypes = [address, address, size, count]
-    loaded.memory_widen.restype = None
+    for copy in [loaded.memory_stream, loaded.memory_copy, loaded.memory_widen]:
+        copy.argtypes = [address, address, size, count]
+        copy.restype = None
     loaded.memory_update.argtypes = [address, size, ctypes.c_uint64, count]
     loaded.memory_update.restype = None
     return loaded

@@ -11,10 +11,25 @@ import memory_limit
 import numpy as np
 import rivals_image as image
 from jobs import HALVES, inputs
-from libraries import albumentations, cv2, scipy, sklearn, torch
+from libraries import (
+    albumentations,
+    bottleneck,
+    cv2,
+    numba,
+    offered,
+    onnxruntime,
+    scipy,
+    sklearn,
+    sklearnex,
+    torch,
+)
+from rivals_bottleneck import BOTTLENECK
 from rivals_fastnorm import FASTNORM
+from rivals_numba import NUMBA
 from rivals_numpy import NUMPY, SCIPY
+from rivals_onnxruntime import ONNXRUNTIME
 from rivals_sklearn import FASTNORM_ESTIMATORS, SKLEARN
+from rivals_sklearnex import SKLEARNEX
 from rivals_torch import TORCH, quickest, tensor
 
 
@@ -29,6 +44,10 @@ RIVALS = {
     "numpy": NUMPY | image.NUMPY,
     "scipy": SCIPY,
     "sklearn": SKLEARN,
+    "numba": NUMBA,
+    "bottleneck": BOTTLENECK,
+    "onnxruntime": ONNXRUNTIME,
+    "sklearnex": SKLEARNEX,
     "cv2": image.CV2,
     "albumentations": image.ALBUMENTATIONS,
 }
@@ -40,7 +59,17 @@ OTHER_WAYS = {  # of the rivals by whose names they begin
     "cv2 sums": image.CV2_SUMS,
     "cv2 arithmetic": image.CV2_ARITHMETIC,
 }
-INSTALLED = {"torch": torch, "scipy": scipy, "sklearn": sklearn, "cv2": cv2, "albumentations": albumentations}
+INSTALLED = {
+    "torch": torch,
+    "scipy": scipy,
+    "sklearn": sklearn,
+    "numba": numba,
+    "bottleneck": bottleneck,
+    "onnxruntime": onnxruntime,
+    "sklearnex": sklearnex,
+    "cv2": cv2,
+    "albumentations": albumentations,
+}
 VIEWS = {"float32": in_float32, "torch": tensor, "torch folded": tensor}  # what a rival takes in place of an array
 
 
@@ -56,18 +85,21 @@ def names(job):
 
 
 def ways(job, tables):
-    return [name for name, table in tables.items() if job.form in table and INSTALLED.get(name.partition(" ")[0], True)]
+    """List the rivals of some tables that are installed and take such a job."""
+    return [
+        name for name, table in tables.items() if INSTALLED.get(name.partition(" ")[0], True) and offered(table, job)
+    ]
 
 
 def pairs(jobs):
     return [(job, name) for job in jobs for name in names(job)]
 
 
-def rival(name, job):
-    """Return the call to be timed."""
+def rival(name, job, made=None):
+    """Return the call to be timed, on the inputs of the job or on others that are like them."""
     if name == "best":
         return best(job)
-    made = inputs(job).own()
+    made = (inputs(job) if made is None else made).own()
     return (RIVALS | OTHER_WAYS)[name][job.form](made.each(VIEWS[name]) if name in VIEWS else made)
 
 
@@ -88,20 +120,9 @@ def yardsticks(job, threads):
     """Return by name the calls that a job's time is compared with, although their answers are not the job's."""
     found = {}
     if job.limit:
-        found["limit"] = partial(move_bytes, inputs(job), job.limit.split("+"), threads)
+        made = inputs(job)
+        sources = [array for array in (made.x, made.residual, made.dy) if array is not None]
+        found["limit"] = memory_limit.moves(job.limit.split("+"), sources, made.out, threads)
     if job.activation:  # the norm alone, whose answer is checked as that of a job of its own
         found["plain"] = FASTNORM[job.form.removesuffix(f" {job.activation}")](inputs(job).own())
     return found
-
-
-def move_bytes(made, loops, threads):
-    """Move the bytes that the job must move, one C loop after another."""
-    for loop in loops:
-        if loop == "read":
-            memory_limit.read(made.x, threads)
-        elif loop == "update":
-            memory_limit.update(made.x, threads)
-        elif loop == "widen":
-            memory_limit.widen(made.out, made.x, threads)
-        else:
-            memory_limit.stream(made.out, made.x, threads)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
-from jobs import EPS, MOMENTUM, NEIGHBOURS, NUM_GROUPS
+from jobs import EPS, MOMENTUM, NEIGHBOURS
 from libraries import formula, scipy
 
 
@@ -159,6 +159,18 @@ def numpy_min_max_scale(made):
     return (made.x - low) / (high - low)
 
 
+def numpy_moments(made):
+    x, axis = made.x, made.axis
+    mean, var = x.mean(axis), x.var(axis)
+    z = (x - mean) / np.sqrt(var)
+    return mean, var, np.mean(z**3, axis), np.mean(z**4, axis) - 3, x.min(axis), x.max(axis)
+
+
+def numpy_fold_batch_norm(made):
+    scale = made.weight / np.sqrt(made.running_var + EPS)
+    return made.x * made.per_channel(scale), made.bias - made.running_mean * scale
+
+
 def numpy_mean_var_where(made):
     return np.mean(made.x, made.axis, where=made.where), np.var(made.x, made.axis, where=made.where)
 
@@ -179,8 +191,8 @@ NUMPY = {
     "batch_norm training": formula(numpy_batch_norm_training),
     "batch_norm evaluation": formula(numpy_batch_norm_evaluation),
     "batch_norm_backward": numpy_batch_norm_backward,
-    "group_norm": formula(lambda made: numpy_group_norm(made, NUM_GROUPS)),
-    "group_norm_backward": lambda made: numpy_group_norm_backward(made, NUM_GROUPS),
+    "group_norm": formula(lambda made: numpy_group_norm(made, made.groups)),
+    "group_norm_backward": lambda made: numpy_group_norm_backward(made, made.groups),
     "instance_norm": formula(lambda made: numpy_group_norm(made, made.x.shape[1])),
     "instance_norm_backward": lambda made: numpy_group_norm_backward(made, made.x.shape[1]),
     "normalize": formula(numpy_normalize),
@@ -189,10 +201,15 @@ NUMPY = {
     "local_response_norm_backward": numpy_local_response_norm_backward,
     "standardize": formula(lambda made: (made.x - made.x.mean(made.axis)) / made.x.std(made.axis)),
     "min_max_scale": formula(numpy_min_max_scale),
+    "fold_batch_norm": formula(numpy_fold_batch_norm),
+    "mean": formula(lambda made: made.x.mean(made.axis)),
+    "var": formula(lambda made: made.x.var(made.axis)),
+    "std": formula(lambda made: made.x.std(made.axis)),
     "mean_var": formula(lambda made: (made.x.mean(made.axis), made.x.var(made.axis))),
     "mean_var where=": formula(numpy_mean_var_where),
     "mean_var weights=": formula(numpy_mean_var_weights),
     "mean_var nan_policy=": formula(lambda made: (np.nanmean(made.x, made.axis), np.nanvar(made.x, made.axis))),
+    "moments order=4 minmax=": formula(numpy_moments),
     "minmax": formula(lambda made: (made.x.min(made.axis), made.x.max(made.axis))),
 }
 

@@ -28,6 +28,16 @@ def transform(make, made):
     return partial(make().fit(made.x).transform, made.x)
 
 
+def transform_into_out(make, made):
+    """Fill `out`, which only fastnorm's estimators take."""
+    return partial(make().fit(made.x).transform, made.x, out=made.out)
+
+
+def inverse_transform(make, made):
+    """Take x for what was scaled."""
+    return partial(make().fit(made.x).inverse_transform, made.x)
+
+
 def transform_in_place(make, made):
     return InPlace(make(copy=False).fit(made.x).transform, made.x)
 
@@ -47,7 +57,9 @@ def calls(preprocessing):
             "fit": fit,
             "transform": transform,
             "transform copy=False": transform_in_place,
+            "transform out=": transform_into_out,
             "fit_transform": fit_transform,
+            "inverse_transform": inverse_transform,
         }.items():
             table[f"{estimator}.{op} {norm}".rstrip()] = partial(call, make)
     return table

@@ -4,8 +4,8 @@ import timeit
 from functools import partial
 
 import numpy as np
-from jobs import EPS, MOMENTUM, NEIGHBOURS, NUM_GROUPS
-from libraries import formula, torch
+from jobs import EPS, HALVES, MOMENTUM, NEIGHBOURS
+from libraries import formula, limited, torch
 
 
 def tensor(array):
@@ -75,13 +75,13 @@ def torch_batch_norm_backward(made):
 
 
 def torch_group_norm(made):
-    return torch.nn.functional.group_norm(made.x, NUM_GROUPS, made.weight, made.bias, EPS)
+    return torch.nn.functional.group_norm(made.x, made.groups, made.weight, made.bias, EPS)
 
 
 def torch_group_norm_backward(made):
     """Call autograd's operator directly, as for layer norm."""
     x, weight = made.x, made.weight
-    sizes = *x.shape[:2], x[0, 0].numel(), NUM_GROUPS
+    sizes = *x.shape[:2], x[0, 0].numel(), made.groups
     _, mean, rstd = torch.native_group_norm(x, weight, made.bias, *sizes, EPS)
     backward = torch.ops.aten.native_group_norm_backward.default
     return partial(backward, made.dy, x, mean, rstd, weight, *sizes, [True, True, True])
@@ -149,6 +149,11 @@ def torch_local_response_norm(made):
     return torch.nn.functional.local_response_norm(made.x, **NEIGHBOURS)
 
 
+def torch_fold_batch_norm(made):
+    running = made.running_mean, made.running_var
+    return torch.nn.utils.fuse_conv_bn_weights(made.x, None, *running, EPS, made.weight, made.bias)
+
+
 TORCH = {
     "layer_norm": torch_layer_norm,
     "layer_norm_backward": torch_layer_norm_backward,
@@ -167,10 +172,19 @@ TORCH = {
     "instance_norm_backward": torch_instance_norm_backward,
     "normalize": formula(torch_normalize),
     "normalize_backward": through_graph(torch_normalize),
-    "local_response_norm": formula(torch_local_response_norm),
-    "local_response_norm_backward": through_graph(torch_local_response_norm),
+    **limited(  # its average pool does not know half precision
+        {
+            "local_response_norm": formula(torch_local_response_norm),
+            "local_response_norm_backward": through_graph(torch_local_response_norm),
+        },
+        lambda job: job.dtype not in HALVES,
+    ),
     "standardize": formula(torch_standardize),
     "min_max_scale": formula(torch_min_max_scale),
+    "fold_batch_norm": formula(torch_fold_batch_norm),
+    "mean": formula(lambda made: torch.mean(made.x, made.axis)),
+    "var": formula(lambda made: torch.var(made.x, made.axis, correction=0)),
+    "std": formula(lambda made: torch.std(made.x, made.axis, correction=0)),
     "mean_var": formula(lambda made: torch.var_mean(made.x, made.axis, correction=0)[::-1]),
     "minmax": formula(lambda made: tuple(torch.aminmax(made.x, dim=made.axis))),
 }

@@ -5,30 +5,22 @@
     python benchmarks/targets.py 8x64 minmax           jobs whose name contains one of these words
     python benchmarks/targets.py minmax --rounds 200
 
-The rivals run by turns in one process. A round times each of them once, next to fastnorm, and gives one ratio per
-rival, so whatever slows the machine for longer than a round slows both sides of the ratio. Shown are the median ratio
-and its quartiles over all rounds. A rival much slower than fastnorm takes part only in every n-th round.
+Shown are the median ratio and its quartiles over the rounds of a race. A rival much slower than fastnorm takes part
+only in every n-th round.
 """
 
 import argparse
-import gc
-import itertools
 import math
-import os
 import statistics
-import time
-from pathlib import Path
 
 import exact
 import jobs
 import peak_memory
+import race
 import rivals
 from libraries import THREADS, set_threads
+from race import Contender
 
-SAMPLE_NS = 2_000_000
-WARM_NS = 500_000
-LONG_NS = 20_000_000  # a call this long needs no warming
-FEWEST_ROUNDS = 7  # for every rival
 NOTABLE_CORES = 0.1
 SLOW_SHARE = 8  # a rival slower than this many fastnorm samples sits rounds out
 
@@ -48,111 +40,26 @@ TITLES = {  # the rare ones last, where they widen few rows
 COLUMN = 36
 
 
-class Contender:
-    """A call with the repetitions that make one sample long enough for the clock."""
-
-    def __init__(self, call):
-        self.call = call
-        self.way = f"{call.way} of {', '.join(call.among)}" if hasattr(call, "way") else ""
-        self.refresh = getattr(call, "refresh", None)
-        self.repeats = 1
-        estimate = self.quickest()
-        self.repeats = math.ceil(SAMPLE_NS / estimate)
-        self.warm_repeats = math.ceil(WARM_NS / estimate) if estimate < LONG_NS else 0
-        self.cost = estimate * (self.repeats + self.warm_repeats)
-        self.every = 1
-
-    def quickest(self):
-        """Time a few calls: nanoseconds of the quickest."""
-        best, until = self.sample(), time.perf_counter_ns() + LONG_NS
-        while time.perf_counter_ns() < until:
-            best = min(best, self.sample())
-        return best
-
-    def sample(self):
-        """Time all repetitions: nanoseconds of one call."""
-        call, repeats = self.call, itertools.repeat(None, self.repeats)
-        start = time.perf_counter_ns()
-        for _ in repeats:
-            call()
-        return (time.perf_counter_ns() - start) / self.repeats
-
-    def warm_sample(self):
-        """Take a sample after untimed calls that bring this contender's threads and data back in."""
-        if self.refresh:
-            self.refresh()
-        for _ in range(self.warm_repeats):
-            self.call()
-        return self.sample()
-
-
 def prepare(job, threads):
     """Return the contenders of a job by name, each checked against float64 before it is timed, and who was wrong."""
     ready, wrong = {}, []
     for name in rivals.names(job):
-        call = rivals.rival(name, job)
-        error, right = exact.check(job, call())
+        calls = race.calls(name, job)
+        error, right = exact.check(job, calls[0]())
         if not right and name == "fastnorm":
             raise SystemExit(f"{job}: fastnorm is wrong by {error:.3g}")
         if not right:
             wrong.append(f"{name} by {error:.1g}")
-        ready[name] = Contender(call)
-    ready |= {name: Contender(call) for name, call in rivals.yardsticks(job, threads).items()}
+        ready[name] = Contender(calls)
+    ready |= {name: Contender([call]) for name, call in rivals.yardsticks(job, threads).items()}
     for rival in ready.values():
         rival.every = math.ceil(rival.cost / (SLOW_SHARE * ready["fastnorm"].cost))
     return ready, wrong
 
 
-def measure(ready, rounds, seconds):
-    """Take pairs (fastnorm's time, the rival's time) for each rival, in turns that swap who goes first.
-
-    Runs `rounds` rounds, or for `seconds` when that is None, but never fewer than FEWEST_ROUNDS of any rival.
-    """
-    fast = ready["fastnorm"]
-    pairs = {name: [] for name in ready if name != "fastnorm"}
-    fewest = FEWEST_ROUNDS * max(ready[name].every for name in pairs)
-    until = time.perf_counter() + seconds
-    number = 0
-    gc.disable()
-    try:
-        while number < fewest or (number < rounds if rounds else time.perf_counter() < until):
-            for name, found in pairs.items():
-                rival = ready[name]
-                if number % rival.every:
-                    continue
-                first, second = (fast, rival) if number // rival.every % 2 else (rival, fast)
-                times = {first: first.warm_sample(), second: second.warm_sample()}
-                found.append((times[fast], times[rival]))
-            number += 1
-    finally:
-        gc.enable()
-    return pairs
-
-
-class Neighbours:
-    """Processor time taken by other programs, in cores, since this was made; 0 where Linux does not tell."""
-
-    def __init__(self):
-        self.start = self.now()
-
-    @staticmethod
-    def now():
-        try:
-            first = Path("/proc/stat").read_text().partition("\n")[0]
-        except OSError:
-            return 0.0, time.perf_counter()
-        user, nice, system, _, _, irq, softirq, steal = map(int, first.split()[1:9])
-        everyone = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
-        return everyone - time.process_time(), time.perf_counter()
-
-    def cores(self):
-        others, clock = self.now()
-        return max(0.0, (others - self.start[0]) / (clock - self.start[1]))
-
-
 def ratio_cell(pairs, target):
     """Format median, quartiles, target and verdict of the rival's time divided by ours."""
-    low, middle, high = statistics.quantiles([theirs / ours for ours, theirs in pairs], n=4, method="inclusive")
+    low, middle, high = race.quartiles(pairs)
     cell = f"{middle:6.2f} [{low:.2f}, {high:.2f}]"
     if target:
         cell += f"  >= {target:.3g} {'ok' if middle >= target else 'MISSED'}"
@@ -195,8 +102,8 @@ def row(name, cells, width):
 def report(job, names, width, args):
     """Time one job and print its row."""
     ready, wrong = prepare(job, args.threads)
-    neighbours = Neighbours()
-    pairs = measure(ready, args.rounds, args.seconds)
+    neighbours = race.Neighbours()
+    pairs = race.measure(ready, args.rounds, args.seconds)
     busy = neighbours.cores()
     cells = {
         name: f"{ratio_cell(found, job.targets.get(name))}  {ready[name].way}".rstrip() for name, found in pairs.items()
