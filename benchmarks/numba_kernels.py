@@ -16,17 +16,17 @@ prange = numba.prange if numba else range
 
 @functools.cache
 def compiled(kernel, parallel):
-    return numba.njit(parallel=parallel, fastmath=getattr(kernel, "fastmath", True))(kernel)
+    return numba.njit(parallel=parallel, fastmath=getattr(kernel, "fastmath", True), cache=True)(kernel)
 
 
 def inner(function):
     """Compile what is called from kernels."""
-    return numba.njit(fastmath=True)(function) if numba else function
+    return numba.njit(fastmath=True, cache=True)(function) if numba else function
 
 
 def inlined(function):
     """Make what kernels call a part of them, so that its loops are parallel where theirs are."""
-    return numba.njit(inline="always")(function) if numba else function
+    return numba.njit(inline="always", cache=True)(function) if numba else function
 
 
 def nan_safe(kernel):

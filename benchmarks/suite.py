@@ -9,11 +9,12 @@ import importlib.util
 from dataclasses import dataclass, replace
 
 import rivals
-from jobs import ESTIMATORS, FRAME, HALVES, IMAGE, PICTURE, Job
+from jobs import ESTIMATORS, FRAME, IMAGE, PICTURE, Job
 from libraries import THREADS
 
 DTYPES = ["float32", "float64", "float16"]
 SPLIT_BYTES = 2**18  # from here on two threads are raced against one
+NO_RIVALS = {"fastnorm", "float32"}
 
 ROWS = {
     "tiny": [(8, 64)],
@@ -80,7 +81,10 @@ IN_PLACE = {f"{name}.transform copy=False": "read+update" for name in ESTIMATORS
 
 
 def family(forms, shapes, axis=None, dtypes=DTYPES):
-    """List every form at every shape in every dtype; memory-sized once more with `out=`, held against the limit."""
+    """List every form at every shape in every dtype; memory-sized once more with `out=`, held against the limit.
+
+    Memory-sized work takes the most time: in float64 and float16 there is only what is held against the limit.
+    """
     found = []
     for form in forms:
         op, _, variant = form.partition(" ")
@@ -88,7 +92,9 @@ def family(forms, shapes, axis=None, dtypes=DTYPES):
             for dtype in dtypes:
                 job = Job(op, shape, axis, variant, dtype, size=size)
                 memory = size == "memory"
-                found.append(replace(job, limit=ONLY_READ.get(form) if memory else None))
+                limit = ONLY_READ.get(form) if memory else None
+                if limit or not memory or dtype == "float32":
+                    found.append(replace(job, limit=limit))
                 if memory and form in INTO_OUT:
                     found.append(replace(job, variant=f"{variant} out=".lstrip(), limit=INTO_OUT[form]))
     return found
@@ -205,12 +211,8 @@ def cases(group):
 
 
 def contenders(job, threads):
-    """List who does a job, fastnorm first; what is there for the limit has no other rival.
-
-    NumPy's half precision, which takes seconds where memory is large, is raced where it is not.
-    """
+    """List who does a job, fastnorm first; what is there for the limit has no other rival."""
     against_itself = ["one thread"] if threads > 1 and job.nbytes >= SPLIT_BYTES else []
-    left_out = {"fastnorm", "float32"} | ({"numpy", "scipy"} if job.size == "memory" and job.dtype in HALVES else set())
-    alone = job.size == "sweep" or "out=" in job.variant
-    others = [] if alone else [name for name in rivals.ways(job, rivals.RIVALS) if name not in left_out]
+    for_limit = job.size == "sweep" or "out=" in job.variant or (job.size == "memory" and job.dtype in DTYPES[1:])
+    others = [] if for_limit else [name for name in rivals.ways(job, rivals.RIVALS) if name not in NO_RIVALS]
     return ["fastnorm", *against_itself, *others]
