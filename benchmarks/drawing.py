@@ -31,7 +31,7 @@ STYLE = {
     "savefig.facecolor": "white",
     "savefig.dpi": 160,
 }
-INK, QUIET, LOSS = "0.15", "0.45", "#f7ece6"
+INK, QUIET, LOSS, SLOWER = "0.15", "0.45", "#f7ece6", "#a3161f"
 COLORS = ["#d55e00", "#0072b2", "#e69f00", "#009e73", "#aa4499", "#56b4e9", "#332288", "#999933", "#882255", "#6b4c2a"]
 MARKS = "os^DvPX<>h"
 LOOKS = dict(zip(RIVALS, zip(COLORS, MARKS, strict=True), strict=True))

@@ -9,6 +9,7 @@ from drawing import (
     LINE_COLORS,
     LOSS,
     QUIET,
+    SLOWER,
     STYLE,
     THREAD_COLORS,
     at_line_ends,
@@ -104,7 +105,7 @@ def speedups(cases):
         figure,
         "How many times as fast, for every operation",
         "A dot for each shape, dtype and thread count: the median of paired ratios, log scale. The line at 1 is the "
-        "rival's own time.\nA bar is the geometric mean of its row; its number stands at the right.",
+        "rival's own time.\nA bar is the geometric mean of its row, written at the right for PyTorch and NumPy.",
     )
     rival_key(figure, others, 0.01, 1 - 0.9 / inches)
     return figure
@@ -147,7 +148,7 @@ def overhead(cases):
     headings, rows, height = rows_by_group(shown)
     inches = ROW * height + 1.75
     figure, panel = plt.subplots(figsize=(11, inches))
-    figure.subplots_adjust(left=0.225, right=0.985, top=1 - 1.2 / inches, bottom=0.5 / inches)
+    figure.subplots_adjust(left=0.225, right=0.985, top=1 - 1.08 / inches, bottom=0.5 / inches)
     shares = {
         (mode, rival): geometric_mean([c.share for c in found])
         for rival, raced in races.items()
@@ -162,9 +163,12 @@ def overhead(cases):
     panel.grid(axis="x", zorder=0.2)
     log_ticks(panel.xaxis, low, high)
     panel.set_xlabel("fastnorm's time / the rival's time", color=QUIET)
+    places = {rival: rank / 100 for rank, rival in enumerate(races)}  # the first on top
     for (mode, rival), share in shares.items():
         color, mark = look(rival)
-        panel.scatter(share, rows[mode], 30, color=color, marker=mark, linewidth=0.6, edgecolor="white", zorder=3)
+        panel.scatter(
+            share, rows[mode], 30, color=color, marker=mark, linewidth=0.6, edgecolor="white", zorder=3 - places[rival]
+        )
     name_rows(panel, headings, rows, height)
     headline(
         figure,
@@ -226,7 +230,8 @@ def overview_panel(panel, rival, means, names):
                 textcoords="offset points",
                 va="center",
                 fontsize=10,
-                color=INK,
+                color=INK if mean >= 1 else SLOWER,
+                weight="normal" if mean >= 1 else "bold",
             )
     panel.axvline(1, color="0.35", linewidth=0.9, zorder=3)
     panel.set_title(NARROW.get(rival, title(rival)), color=color, fontsize=9)
@@ -361,18 +366,14 @@ def scaling(cases, cache_sizes):
     panel.grid(axis="y", zorder=0)
     panel.axhline(1, color=INK, linewidth=0.9, zorder=0.6)
     panel.axhline(2, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0.6)
-    for y, text in ((1, "as fast as one thread"), (2, "twice as fast")):
-        panel.annotate(
-            text, (0, y), (4, 3), xycoords=("axes fraction", "data"), textcoords="offset points", color=QUIET
-        )
     panel.set_xlabel("size of x", color=QUIET)
     if ends:
         at_line_ends(panel, ends, 0.045 * (panel.get_ylim()[1] - panel.get_ylim()[0]))
     headline(
         figure,
         "Two threads over one",
-        "Speed-up of two threads, paired. Lines: one job over all sizes, float32. Grey: the other jobs"
-        f" from {show_bytes(min(c.nbytes for c in races))}.",
+        "Speed-up, paired. Lines: one job over all sizes, float32. Grey: all other jobs from "
+        f"{show_bytes(min(c.nbytes for c in races))}. The dashed line is twice as fast.",
     )
     return figure
 

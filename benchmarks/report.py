@@ -64,7 +64,8 @@ METHOD = f"""\
 - Outputs are fresh unless the name of the case says `out=`, or `copy=False`, which is in place. A call is all that a
   user would write, in Python, from array to array.
 - The memory limit is a plain C loop (`benchmarks/memory_limit.c`) that moves the bytes which must be moved with as many
-  threads, raced likewise. It copies with streaming stores, but where ordinary stores are quicker, in the caches.
+  threads, raced likewise. It copies with streaming stores, but where ordinary stores are quicker, in the caches. At a
+  few KiB its time is that of the call.
 - Disturbed are the cases during which other programs used more than {NOTABLE_CORES} of a core. Geometric means and
   medians take them in; extremes leave them out and say how many; the list marks them with an asterisk."""
 TARGETS_NOTE = f"""\
