@@ -32,7 +32,12 @@ GROUPS = {  # by the names of the bench files
     "preprocessing": "Estimators",
     "image": "Pictures",
 }
-NARROW = {"sklearn": "scikit-\nlearn", "onnxruntime": "ONNX\nRuntime", "albumentations": "Albumen-\ntations"}
+NARROW = {  # titles in two lines
+    "sklearn": "scikit-\nlearn",
+    "onnxruntime": "ONNX\nRuntime",
+    "bottleneck": "Bottle-\nneck",
+    "albumentations": "Albumen-\ntations",
+}
 ROW = 0.19  # inches
 
 
