@@ -93,6 +93,19 @@ cdef double running_at(cnp.ndarray values, int64_t c) noexcept:
     return (<double *>cnp.PyArray_DATA(values))[c]
 
 
+cdef void bring_running(cnp.ndarray values, int64_t channels, double *to) noexcept:
+    """Running statistics as doubles."""
+    cdef const float *floats = <const float *>cnp.PyArray_DATA(values)
+    cdef const double *doubles = <const double *>cnp.PyArray_DATA(values)
+    cdef int64_t c
+    if cnp.PyArray_TYPE(values) == cnp.NPY_FLOAT32:
+        for c in range(channels):
+            to[c] = floats[c]
+    else:
+        for c in range(channels):
+            to[c] = doubles[c]
+
+
 cdef double as_stored(cnp.ndarray values, double value) noexcept:
     """A number as a running statistic would hold it."""
     return <float>value if cnp.PyArray_TYPE(values) == cnp.NPY_FLOAT32 else value
@@ -284,7 +297,7 @@ def batch_norm(x, running_mean, running_var, weight, bias, bint training, moment
     if not job.columns and by_sample.columns and axis == 1:  # short planes: samples as rows of all their elements
         plan_channels(&by_sample, axis, 0, BY_ELEMENT, x, y, None, where)
         by_sample.places = cnp.PyArray_SIZE(x) // cnp.PyArray_DIM(x, 0) // channels
-    saved = bytearray(FN_PLANES * channels * sizeof(double)) if known else None
+    saved = bytearray((3 if training else FN_PLANES) * channels * sizeof(double)) if known else None
     if known:
         job.saved = <double *><char *>saved
     if not training:
@@ -293,8 +306,8 @@ def batch_norm(x, running_mean, running_var, weight, bias, bint training, moment
         job.saved = NULL
         for c in range(channels):
             by_sample.state[FN_COUNT * channels + c] = 1
-            by_sample.state[FN_MEAN * channels + c] = running_at(running_mean, c)
-            by_sample.state[FN_VAR * channels + c] = running_at(running_var, c)
+        bring_running(running_mean, channels, by_sample.state + FN_MEAN * channels)
+        bring_running(running_var, channels, by_sample.state + FN_VAR * channels)
     else:
         by_sample.mean = by_sample.spread = NULL
         by_sample.saved = NULL

@@ -138,9 +138,7 @@ cdef bint in_planes(const fn_job *job) noexcept nogil:
 
 cdef bint in_one_visit(const fn_job *job) noexcept nogil:
     """Whether statistics are taken and applied in one visit."""
-    if job.columns:  # of channels: tall strips would be narrow ones
-        return job.n <= (FN_TALL // 2 if job.unit == 1 else FN_TALL)
-    return job.n <= FN_CHUNK or in_planes(job)
+    return job.n <= (FN_TALL if job.columns else FN_CHUNK) or in_planes(job)
 
 
 cdef int share_norm(fn_job *job, crew *team) except -1 nogil:

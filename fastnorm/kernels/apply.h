@@ -7,7 +7,7 @@
 
 /* What is applied to each of some rows or columns. A scale of NaN leaves it to the careful way. */
 typedef struct {
-  T center[FN_STRIP], center_lo[FN_STRIP], scale[FN_STRIP], shift[FN_STRIP];
+  __attribute__((aligned(64))) T center[FN_STRIP], center_lo[FN_STRIP], scale[FN_STRIP], shift[FN_STRIP];
   int with_lo, all;     /* some residual is not 0; nothing is left to the careful way */
   int at_zero;          /* centers are 0 by the kind of norm */
   int with_shift, relu; /* weight and bias are those of a row or column: in scale and shift */
@@ -40,17 +40,28 @@ static void FN(fill_params)(const double *mean, const double *mean_lo, const dou
   to->all = all;
 }
 
-/* The weight and the bias of entry j, whose statistics stand at p, join its scale and shift. A product near the ends of
- * the range is left to the careful way. */
-static void FN(fold_affine)(const fn_job *job, int64_t p, FN(params) *to, int64_t j) {
+/* The weights and biases of `count` entries from number `first` on, whose statistics stand `step` apart from p on, join
+ * scales and shifts. A product near the ends of the range is left to the careful way. */
+static void FN(fold_affine)(const fn_job *job, int64_t p, int64_t step, int64_t first, int64_t count, FN(params) *to) {
   const T *weight = job->weight, *bias = job->bias;
-  const int64_t at = p % job->period;
-  const T product = weight ? to->scale[j] * weight[at] : to->scale[j], size = product < 0 ? -product : product;
-  const int none = to->scale[j] == 0 || (weight && weight[at] == 0); /* else a product of 0 has underflowed */
-  const int held = (size >= (T)FN_LEAST_SCALE && size <= (T)FN_MOST_SCALE) || (product == 0 && none);
-  to->scale[j] = held ? product : (T)__builtin_nan("");
-  to->shift[j] = bias ? bias[at] : 0;
-  to->all &= held;
+  T weights[FN_STRIP], *scale = to->scale + first, *shift = to->shift + first;
+  int64_t at = p % job->period;
+  for (int64_t j = 0; j < count; j++) {
+    weights[j] = weight ? weight[at] : 1;
+    shift[j] = bias ? bias[at] : 0;
+    at += step;
+    if (at >= job->period) at %= job->period;
+  }
+  int all = 1;
+  FN_IVDEP
+  for (int64_t j = 0; j < count; j++) {
+    const T product = scale[j] * weights[j], size = product < 0 ? -product : product;
+    const int none = (scale[j] == 0) | (weights[j] == 0); /* else a product of 0 has underflowed */
+    const int held = ((size >= (T)FN_LEAST_SCALE) & (size <= (T)FN_MOST_SCALE)) | ((product == 0) & none);
+    scale[j] = held ? product : (T)__builtin_nan("");
+    all &= held;
+  }
+  to->all &= all;
   to->with_shift = 1;
   to->relu = job->relu;
 }
@@ -101,9 +112,9 @@ static void FN(fill_range)(const fn_job *job, const double *state, int64_t strid
   }
 }
 
-/* Parameters from the states of columns j, a `step` of doubles apart; their statistics stand from p on. */
-static void FN(params_of)(const fn_job *job, const double *state, int64_t stride, int64_t step, int64_t p, int64_t cols,
-                          FN(params) *params) {
+/* Parameters from the states of columns j, a `step` of doubles apart. */
+static void FN(params_without_affine)(const fn_job *job, const double *state, int64_t stride, int64_t step,
+                                      int64_t cols, FN(params) *params) {
   double mean[FN_STRIP], mean_lo[FN_STRIP], var[FN_STRIP];
   if (job->norm == FN_RANGE) {
     FN(fill_range)(job, state, stride, step, cols, params);
@@ -121,9 +132,14 @@ static void FN(params_of)(const fn_job *job, const double *state, int64_t stride
     if (job->given && var[j] + job->eps == 0) var[j] = __builtin_nan(""); /* else taken for that of a constant */
   }
   FN(fill_params)(mean, mean_lo, var, cols, job->eps, params);
-  for (int64_t j = 0; fn_is_shifted(job) && j < cols; j++)
-    FN(fold_affine)(job, p + j * job->inner.step[FN_P], params, j);
   params->at_zero = job->norm == FN_RMS;
+}
+
+/* Likewise, with the weights and biases of channels, whose statistics stand from p on. */
+static void FN(params_of)(const fn_job *job, const double *state, int64_t stride, int64_t step, int64_t p, int64_t cols,
+                          FN(params) *params) {
+  FN(params_without_affine)(job, state, stride, step, cols, params);
+  if (fn_is_shifted(job)) FN(fold_affine)(job, p, job->inner.step[FN_P], 0, cols, params);
 }
 
 /* ---- rows -------------------------------------------------------------------------------------------------------- */

@@ -100,6 +100,14 @@ static void FN(settle_block)(const fn_job *job, int64_t block, FN(room) *room) {
   const int64_t length = job->columns ? job->strip : job->block;
   const int64_t first = job->columns ? block % strips * length : block * length;
   const int64_t whole = job->columns ? width : job->outer, last = first + length < whole ? first + length : whole;
+  const int in_line = job->span == 1 && !job->columns && job->kept_ndim == 1 && job->kept[0].step[FN_P] == 1;
+  for (int64_t k = first, count; in_line && k < last; k += count) {
+    const int64_t left = job->period - fn_place(job, k, 0) % job->period; /* weights that stand side by side */
+    count = last - k < FN(TOGETHER) ? last - k : FN(TOGETHER);
+    if (count > left) count = left;
+    FN(settle_places)(job, fn_place(job, k, 0), (int)count, room);
+  }
+  if (in_line) return;
   for (int64_t k = first; k < last; k += job->span)
     FN(settle_cell)(job, (job->columns ? fn_place(job, block / strips, k) : fn_place(job, k, 0)) / job->span, room);
 }

@@ -195,3 +195,47 @@ static void FN(settle_cell)(const fn_job *job, int64_t cell, FN(room) *room) {
     for (int64_t p = first; p < end; p++) of_u[p] = (T)k;
   }
 }
+
+/* Cells of a single place each that stand side by side, as do their weights: the same in packed code. */
+static void FN(settle_places)(const fn_job *job, int64_t first, int count, FN(room) *room) {
+  enum { MOST = FN(TOGETHER) };
+  const int64_t places = job->width;
+  const double *counts = job->slots + FN_SUM_COUNT * places + first, *sum_u = job->slots + FN_SUM_U * places + first;
+  const double *sum_dy = job->slots + FN_SUM_DY * places + first;
+  double *sum_dyu = job->slots + FN_SUM_DYU * places + first, ones[MOST], shifts[MOST], of[3][MOST], dyh[MOST];
+  const T *mean = (const T *)job->mean + first, *rstds = (const T *)job->spread + first;
+  const T *weight = job->weight ? (const T *)job->weight + first % job->period : NULL;
+  T *of_dy = (T *)job->factors + first, *of_one = of_dy + FN_OF_ONE * places, *of_u = of_dy + FN_OF_U * places;
+  T *of_mean = of_dy + FN_OF_MEAN * places;
+  const double varies = job->given ? 0 : 1;
+  double all = 1;
+  for (int r = 0; r < count; r++)
+    ones[r] = weight ? (double)(T)((double)rstds[r] * (double)weight[r]) : (double)rstds[r];
+  for (int r = 0; r < count; r++) shifts[r] = job->given ? 0 : sum_u[r] * (1 / (counts[r] > 0 ? counts[r] : 1));
+  for (int r = 0; r < count; r++) {
+    const double part = 1 / (counts[r] > 0 ? counts[r] : 1), rstd = (double)rstds[r], shift = shifts[r], a = ones[r];
+    const double dyu = sum_dyu[r] - shift * sum_dy[r], gu = a * dyu, g = a * sum_dy[r];
+    const double k = varies == 0 ? 0 : gu * part * rstd * rstd, b = varies == 0 ? 0 : g * part - shift * k;
+    const double size = (fabs(sum_dy[r]) + fabs(dyu) * rstd) * part;
+    int held = (rstd >= FN_LEAST_SCALE) & (rstd <= FN_MOST_SCALE) & (fabs((double)mean[r]) <= FN_LARGE);
+    held &= (fabs(shift) <= FN_LARGE) & (fabs(b) <= FN_MOST_SCALE) & (counts[r] > 0);
+    held &= (a == 0) | ((fabs(a) >= FN_LEAST_SCALE) & (fabs(a) <= FN_MOST_SCALE));
+    held &= (k == 0) | ((fabs(k) >= FN_LEAST_SCALE) & (fabs(k) <= FN_MOST_SCALE));
+    held &= (size == 0) | ((size >= FN_LEAST_SCALE) & (size <= FN_MOST_SCALE) & (size >= rstd * FN_LEAST_SCALE) &
+                           (size <= rstd * FN_MOST_SCALE));
+    all = held ? all : 0;
+    of[FN_OF_DY][r] = a;
+    of[FN_OF_ONE][r] = b;
+    of[FN_OF_U][r] = k;
+    dyh[r] = dyu * rstd;
+  }
+  for (int r = 0; all == 0 && r < count; r++) FN(settle_cell)(job, first + r, room);
+  if (all == 0) return;
+  for (int r = 0; r < count; r++) {
+    of_dy[r] = (T)of[FN_OF_DY][r];
+    of_one[r] = (T)of[FN_OF_ONE][r];
+    of_u[r] = (T)of[FN_OF_U][r];
+    of_mean[r] = mean[r];
+    sum_dyu[r] = dyh[r];
+  }
+}

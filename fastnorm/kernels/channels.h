@@ -83,7 +83,7 @@ static void FN(norm_planes)(const fn_job *job, int64_t lo, int64_t hi, void *scr
     for (int c = 0; c < count; c++) to[c] = fn_base(job, FN_Y, k + c, 0);
     FN(stats_of_planes)(job, base, count, &stats, x_tile);
     FN(fill_params)(stats.mean, stats.correction, stats.var, count, job->eps, &params);
-    for (int c = 0; c < count; c++) FN(fold_affine)(job, fn_place(job, k + c, 0), &params, c);
+    for (int c = 0; c < count; c++) FN(fold_affine)(job, fn_place(job, k + c, 0), 0, c, 1, &params);
     for (int c = 0; FN(is_saved)(job) && c < count; c++) FN(save)(job, &stats, c, fn_place(job, k + c, 0));
     for (int64_t at = 0; at < job->n; at += run) {
       const int64_t offset = fn_along(job, FN_Y, at), from = fn_along(job, FN_X, at);
@@ -108,13 +108,14 @@ static void FN(fold_channels)(const fn_job *job, int64_t lo, int64_t hi, void *s
   T *to = job->folded;
   FN(params) params;
   (void)scratch;
-  params.shift[0] = 0;
-  for (int64_t c = lo; c < hi; c++) {
-    FN(params_of)(job, job->state + c, job->state_stride, 1, c, 1, &params);
-    to[c] = params.center[0];
-    to[job->period + c] = params.center_lo[0];
-    to[2 * job->period + c] = params.scale[0];
-    to[3 * job->period + c] = params.shift[0];
+  for (int64_t c = lo, count; c < hi; c += count) {
+    count = hi - c < FN_STRIP ? hi - c : FN_STRIP;
+    FN(params_without_affine)(job, job->state + c, job->state_stride, 1, count, &params);
+    FN(fold_affine)(job, c, 1, 0, count, &params);
+    const T *from[] = {params.center, params.center_lo, params.scale, params.shift};
+    for (int k = 0; k < 4; k++) memcpy(to + k * job->period + c, from[k], (size_t)count * sizeof(T));
+  }
+  for (int64_t c = lo; (job->mean || job->spread) && c < hi; c++) {
     if (job->mean) fn_put(job->mean, job->out_dtype, c, job->state[FN_MEAN * job->state_stride + c]);
     if (job->spread) fn_put(job->spread, job->out_dtype, c, fn_spread(job, job->state[FN_VAR * job->state_stride + c]));
   }
@@ -126,14 +127,19 @@ static void FN(bring_params)(const fn_job *job, int64_t p, int64_t step, int64_t
   const T *center = job->folded, *center_lo = center + channels, *scale = center_lo + channels;
   const T *shift = scale + channels;
   int with_lo = 0, all = 1;
-  for (int64_t j = 0; j < count; j++, p += step) {
-    const int64_t c = each == 1 ? p % channels : p / each;
+  int64_t c = each == 1 ? p % channels : p / each;
+  for (int64_t j = 0; j < count; j++) {
     to->center[j] = center[c];
     to->center_lo[j] = center_lo[c];
     to->scale[j] = scale[c];
     to->shift[j] = shift[c];
     with_lo |= center_lo[c] != 0;
     all &= scale[c] == scale[c];
+    p += step;
+    if (each == 1)
+      c = c + step < channels ? c + step : p % channels;
+    else if (p < c * each || p >= (c + 1) * each)
+      c = p / each;
   }
   to->with_lo = with_lo;
   to->all = all;
@@ -142,10 +148,45 @@ static void FN(bring_params)(const fn_job *job, int64_t p, int64_t step, int64_t
   to->relu = job->relu;
 }
 
+/* Rows lo <= row < hi, which lie one step apart as their channels do; a tile takes what leaves together. */
+static void FN(scale_rows_together)(const fn_job *job, int64_t lo, int64_t hi, T *tile) {
+  enum { MOST = FN(PLANES) };
+  const fn_axis *axis = job->kept;
+  const int64_t n = job->n, bytes = n * (int64_t)sizeof(T);
+  const int in_tile = job->stream && axis->step[FN_Y] == bytes && n <= FN_TILE / 4;
+  FN(params) params;
+  for (int64_t row = lo, count; row < hi; row += count) {
+    const T *x[MOST], *ahead[MOST];
+    T *y[MOST];
+    count = hi - row < MOST ? hi - row : MOST;
+    FN(bring_params)(job, job->p + row * axis->step[FN_P], axis->step[FN_P], count, &params);
+    for (int r = 0; r < count; r++) {
+      x[r] = (const T *)(const void *)(job->array[FN_X].data + (row + r) * axis->step[FN_X]);
+      ahead[r] = (const T *)((uintptr_t)x[r] + 8192); /* rows follow each other more often than not */
+      y[r] = in_tile ? tile + r * n : (T *)(void *)(job->array[FN_Y].data + (row + r) * axis->step[FN_Y]);
+    }
+    for (int r = 0, rows; r < count; r += rows) {
+      rows = params.all ? (int)count : 1;
+      if (params.scale[r] == params.scale[r])
+        FN(apply_to_rows)(y + r, x + r, ahead + r, ahead + r, rows, NULL, NULL, n, &params, r, job->stream && !in_tile);
+      if (in_tile && params.scale[r] == params.scale[r])
+        fn_stream(job->array[FN_Y].data + (row + r) * bytes, (const char *)(tile + r * n), rows * bytes);
+      if (params.scale[r] != params.scale[r] && job->given) FN(norm_careful)(job, row + r, 0, tile);
+    }
+  }
+}
+
 static void FN(scale_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
   T *tile = scratch, *x_tile = tile + FN_CHUNK, *spare = x_tile + FN_CHUNK;
   FN(params) params;
   const int64_t chunks = (job->n + FN_CHUNK - 1) / FN_CHUNK;
+  if (job->n <= FN_TILE / 4 && job->kept_ndim == 1 && job->inner.size == 1 && !FN(is_touched_up)(job) &&
+      FN(native)(&job->array[FN_X]) && FN(in_line)(job, FN_X) && FN(native)(&job->array[FN_Y]) &&
+      FN(in_line)(job, FN_Y)) {
+    FN(scale_rows_together)(job, lo, hi, tile);
+    fn_stream_end();
+    return;
+  }
   for (int64_t unit = lo; unit < hi; unit++) {
     const int64_t row = unit / chunks, start = unit % chunks * FN_CHUNK;
     const int64_t n = job->n - start < FN_CHUNK ? job->n - start : FN_CHUNK;

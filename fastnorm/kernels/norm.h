@@ -59,7 +59,7 @@ static void FN(params_of_rows)(const fn_job *job, const T *const *x, int64_t row
   FN(stats_of_rows)(job, x, rows, &stats);
   FN(fill_params)(stats.mean, stats.correction, stats.var, rows, job->eps, params);
   params->at_zero = job->norm == FN_RMS;
-  for (int r = 0; fn_is_shifted(job) && r < rows; r++) FN(fold_affine)(job, fn_place(job, row + r, 0), params, r);
+  for (int r = 0; fn_is_shifted(job) && r < rows; r++) FN(fold_affine)(job, fn_place(job, row + r, 0), 0, r, 1, params);
   for (int r = 0; FN(is_saved)(job) && r < rows; r++) FN(save)(job, &stats, r, fn_place(job, row + r, 0));
 }
 
@@ -212,8 +212,7 @@ static void FN(norm_columns)(const fn_job *job, int64_t lo, int64_t hi, void *sc
       FN(stats_of_columns)(job, x, stride, cols, &stats);
       FN(fill_params)(stats.mean, stats.correction, stats.var, cols, job->eps, &params);
       params.at_zero = job->norm == FN_RMS;
-      for (int64_t c = 0; fn_is_shifted(job) && c < cols; c++)
-        FN(fold_affine)(job, p + c * job->inner.step[FN_P], &params, c);
+      if (fn_is_shifted(job)) FN(fold_affine)(job, p, job->inner.step[FN_P], 0, cols, &params);
       for (int64_t c = 0; FN(is_saved)(job) && c < cols; c++) FN(save)(job, &stats, c, p + c * job->inner.step[FN_P]);
     }
     if (groups && /* strips that begin with the same group share what is spread */
