@@ -29,6 +29,30 @@ FN_INLINE void FN(store_some)(T *to, FN(vector) v, int64_t count) {
     _mm512_mask_storeu_pd(to, (__mmask8)some, (__m512d)v);
 }
 
+#elif defined(__x86_64__) && FN_VECTOR == 32
+
+FN_INLINE __m256i FN(some)(int64_t count) {
+  if (FN_TYPE == FN_F32)
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  return _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3));
+}
+
+FN_INLINE FN(vector) FN(load_some)(const T *from, int64_t count, T other) {
+  const FN(vector) v = other - (FN(vector)){0};
+  const __m256i some = FN(some)(count);
+  const FN(vector) loaded = FN_TYPE == FN_F32
+                                ? (FN(vector))_mm256_maskload_ps((const float *)(const void *)from, some)
+                                : (FN(vector))_mm256_maskload_pd((const double *)(const void *)from, some);
+  return (FN(vector))_mm256_blendv_epi8((__m256i)v, (__m256i)loaded, some);
+}
+
+FN_INLINE void FN(store_some)(T *to, FN(vector) v, int64_t count) {
+  if (FN_TYPE == FN_F32)
+    _mm256_maskstore_ps((float *)(void *)to, FN(some)(count), (__m256)v);
+  else
+    _mm256_maskstore_pd((double *)(void *)to, FN(some)(count), (__m256d)v);
+}
+
 #else
 
 FN_INLINE FN(vector) FN(load_some)(const T *from, int64_t count, T other) {
