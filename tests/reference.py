@@ -389,7 +389,8 @@ def assert_gradients(got, want, x, weight):
     """Check dx, dweight and dbias where there is one.
 
     dx: g, xhat and the averages are rounded a few times each, relative to max|g|: 8 eps rstd max|g| (1 + |xhat|).
-    dweight: xhat is off by at most 3 eps (1 + |xhat|), products and sums of four by two more; dbias: sums of four.
+    dweight: xhat is off by at most 3 eps (1 + |xhat|), products and sums of sixteen, by fours, by three more; dbias:
+    such sums.
     Each is then rounded to its dtype; half precision is computed in float32.
     """
     dtype = result_dtype(x)

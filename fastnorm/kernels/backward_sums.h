@@ -15,65 +15,78 @@ typedef struct {
   double c[FN(TOGETHER)][FN_LANES / 2], g[FN(TOGETHER)][FN_LANES / 2], gc[FN(TOGETHER)][FN_LANES / 2];
 } FN(lanes);
 
-#define FN_C(k) FN_CENTRED(x[i + (k) * L + l], m)
-#define FN_G(k) FN_SCALED(dy[i + (k) * L + l], weight[i + (k) * L + l])
+FN_INLINE FN(vector) FN(centred)(FN(vector) x, T mean, int kind) {
+  if (kind & FN(CENTERED)) x -= mean;
+  return x;
+}
+FN_INLINE FN(vector) FN(scaled)(FN(vector) dy, FN(vector) weight) { return dy * weight; }
+
+/* The upper half of the lanes joins the lower. */
+FN_INLINE void FN(add_halves)(double *restrict to, const FN(vector) *lanes, int wanted) {
+  T each[FN_LANES];
+  memcpy(each, lanes, sizeof each);
+  for (int l = 0; wanted && l < FN_LANES / 2; l++) to[l] += (double)each[l] + (double)each[l + FN_LANES / 2];
+}
+
+/* Line k of a row: the elements of FN_LANES lanes, a vector at a time. */
+#define FN_OF(row, k) FN(load_all)((row) + i + (k) * L + v * W)
+#define FN_C(k) FN(centred)(FN_OF(x, k), m, kind)
+#define FN_G(k) (kind & FN(WEIGHTED) ? FN(scaled)(FN_OF(dy, k), FN_OF(weight, k)) : FN_OF(dy, k))
 #define FN_GC(k) (FN_G(k) * FN_C(k))
-#define FN_REST_C(k) (rest_c[(k) * L + l])
-#define FN_REST_G(k) (rest_g[(k) * L + l])
-#define FN_REST_GC(k) (FN_REST_G(k) * FN_REST_C(k))
+#define FN_REST_C(k) (rest_c[k])
+#define FN_REST_G(k) (rest_g[k])
+#define FN_REST_GC(k) (rest_g[k] * rest_c[k])
 
 /* Eight products are added in the compute type, four such sums too, and what comes of these in double. Memory is asked
  * for what stands `ahead` bytes further, the row after the next: rows of a page each are too short to be foreseen. */
 FN_INLINE void FN(backward_sums_of_kind)(const T *x, const T *dy, const T *weight, int64_t n, T m,
                                          double *restrict to_c, double *restrict to_g, double *restrict to_gc,
                                          uintptr_t ahead, int kind) {
-  enum { L = FN_LANES, FEW = 32 * FN_LANES };
-  double total_c[L] = {0}, total_g[L] = {0}, total_gc[L] = {0};
+  enum { L = FN_LANES, W = FN(WIDTH), V = L / W, FEW = 32 * FN_LANES };
+  for (int l = 0; l < L / 2; l++) to_c[l] = to_g[l] = to_gc[l] = 0;
   int64_t i = 0;
   for (int64_t end; i < n;) {
-    T c[L] = {0}, g[L] = {0}, gc[L] = {0};
+    FN(vector) c[V] = {{0}}, g[V] = {{0}}, gc[V] = {{0}};
     end = n - i < FEW ? n : i + FEW;
     for (; i + 8 * L <= end; i += 8 * L) {
       for (int k = 0; k < 8 * L; k += FN(LINE)) {
         __builtin_prefetch((const void *)((uintptr_t)(x + i + k) + ahead));
         __builtin_prefetch((const void *)((uintptr_t)(dy + i + k) + ahead));
       }
-      for (int l = 0; l < L; l++) {
-        if (kind & FN(CENTERED)) c[l] += FN_SUM_4(FN_C, 0) + FN_SUM_4(FN_C, 4);
-        if (kind & FN(CENTERED)) g[l] += FN_SUM_4(FN_G, 0) + FN_SUM_4(FN_G, 4);
-        gc[l] += FN_SUM_4(FN_GC, 0) + FN_SUM_4(FN_GC, 4);
+      for (int v = 0; v < V; v++) {
+        if (kind & FN(CENTERED)) c[v] += FN_SUM_4(FN_C, 0) + FN_SUM_4(FN_C, 4);
+        if (kind & FN(CENTERED)) g[v] += FN_SUM_4(FN_G, 0) + FN_SUM_4(FN_G, 4);
+        gc[v] += FN_SUM_4(FN_GC, 0) + FN_SUM_4(FN_GC, 4);
       }
     }
     for (; i + 4 * L <= end; i += 4 * L)
-      for (int l = 0; l < L; l++) {
-        if (kind & FN(CENTERED)) c[l] += FN_SUM_4(FN_C, 0);
-        if (kind & FN(CENTERED)) g[l] += FN_SUM_4(FN_G, 0);
-        gc[l] += FN_SUM_4(FN_GC, 0);
+      for (int v = 0; v < V; v++) {
+        if (kind & FN(CENTERED)) c[v] += FN_SUM_4(FN_C, 0);
+        if (kind & FN(CENTERED)) g[v] += FN_SUM_4(FN_G, 0);
+        gc[v] += FN_SUM_4(FN_GC, 0);
       }
-    if (i < end) {
-      T rest_c[4 * L] = {0}, rest_g[4 * L] = {0};
-      FN_IVDEP
-      for (int64_t l = 0; l < end - i; l++) {
-        rest_c[l] = FN_C(0);
-        rest_g[l] = FN_G(0);
+    for (int v = 0; i < end && v < V; v++) {
+      FN(vector) rest_c[4], rest_g[4];
+      for (int k = 0; k < 4; k++) {
+        const int64_t at = i + k * L + v * W, left = end - at;
+        rest_c[k] = rest_g[k] = (FN(vector)){0};
+        if (left >= W) {
+          rest_c[k] = FN_C(k);
+          rest_g[k] = FN_G(k);
+        } else if (left > 0) {
+          rest_c[k] = FN(centred)(FN(load_some)(x + at, left, kind & FN(CENTERED) ? m : 0), m, kind);
+          rest_g[k] = FN(load_some)(dy + at, left, 0);
+          if (kind & FN(WEIGHTED)) rest_g[k] *= FN(load_some)(weight + at, left, 0);
+        }
       }
-      for (int l = 0; l < L; l++) {
-        if (kind & FN(CENTERED)) c[l] += FN_SUM_4(FN_REST_C, 0);
-        if (kind & FN(CENTERED)) g[l] += FN_SUM_4(FN_REST_G, 0);
-        gc[l] += FN_SUM_4(FN_REST_GC, 0);
-      }
-      i = end;
+      if (kind & FN(CENTERED)) c[v] += FN_SUM_4(FN_REST_C, 0);
+      if (kind & FN(CENTERED)) g[v] += FN_SUM_4(FN_REST_G, 0);
+      gc[v] += FN_SUM_4(FN_REST_GC, 0);
     }
-    for (int l = 0; l < L; l++) {
-      if (kind & FN(CENTERED)) total_c[l] += (double)c[l];
-      if (kind & FN(CENTERED)) total_g[l] += (double)g[l];
-      total_gc[l] += (double)gc[l];
-    }
-  }
-  for (int l = 0; l < L / 2; l++) {
-    to_c[l] = total_c[l] + total_c[l + L / 2];
-    to_g[l] = total_g[l] + total_g[l + L / 2];
-    to_gc[l] = total_gc[l] + total_gc[l + L / 2];
+    i = end - i < 4 * L ? end : i;
+    FN(add_halves)(to_c, c, kind & FN(CENTERED));
+    FN(add_halves)(to_g, g, kind & FN(CENTERED));
+    FN(add_halves)(to_gc, gc, 1);
   }
 }
 
