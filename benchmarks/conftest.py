@@ -20,6 +20,7 @@ from suite import Case
 SAMPLE_NS = 1_000_000
 PAIR_SECONDS = 0.05
 LIMIT_SECONDS = 0.15
+TRIES, NOTABLE_CORES = 3, 0.4
 LONG_SECONDS = 0.3  # of a call that is raced twice only
 OWN_SECONDS, RIVAL_SECONDS, MOST_ROUNDS = 0.02, 0.005, 20  # of pytest-benchmark's own statistics
 CHANGING_ROUNDS = 5  # of a call that changes its input, which is brought back before each
@@ -154,9 +155,8 @@ def time_alone(benchmark, timed, seconds):
 
 def paired(own, rival):
     """Race two contenders: the ratio of their times with its quartiles, and their median times."""
-    neighbours = race.Neighbours()
     fewest = 2 if rival.cost > LONG_SECONDS * 1e9 else 3
-    (pairs,) = race.measure({"fastnorm": own, "rival": rival}, None, PAIR_SECONDS, fewest).values()
+    pairs, busy = undisturbed(own, rival, PAIR_SECONDS, fewest)
     low, middle, high = race.quartiles(pairs)
     own_seconds, seconds = race.medians(pairs)
     return {
@@ -166,15 +166,14 @@ def paired(own, rival):
         "rounds": len(pairs),
         "seconds": seconds,
         "own_seconds": own_seconds,
-        "busy": round(neighbours.cores(), 3),
+        "busy": busy,
     }
 
 
 def against_limit(own, case):
     """Race fastnorm against the C loops that move the same bytes with the same threads."""
     limit = Contender([rivals.yardsticks(case.job, case.threads)["limit"]], SAMPLE_NS)
-    neighbours = race.Neighbours()
-    (pairs,) = race.measure({"fastnorm": own, "limit": limit}, None, LIMIT_SECONDS, 5).values()
+    pairs, busy = undisturbed(own, limit, LIMIT_SECONDS, 5)
     seconds, limit_seconds = race.medians(pairs)
     return {
         "limit": case.job.limit,
@@ -182,5 +181,16 @@ def against_limit(own, case):
         "moved": case.job.moved,
         "seconds": seconds,
         "limit_seconds": limit_seconds,
-        "busy": round(neighbours.cores(), 3),
+        "busy": busy,
     }
+
+
+def undisturbed(own, other, seconds, fewest):
+    """Take pairs, again if other programs used the processor meanwhile; return the least disturbed and by how much."""
+    tries = []
+    while len(tries) < TRIES and (not tries or tries[-1][0] > NOTABLE_CORES):
+        neighbours = race.Neighbours()
+        (pairs,) = race.measure({"fastnorm": own, "other": other}, None, seconds, fewest).values()
+        tries.append((round(neighbours.cores(), 3), pairs))
+    busy, pairs = min(tries, key=operator.itemgetter(0))
+    return pairs, busy
