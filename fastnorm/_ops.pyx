@@ -55,10 +55,6 @@ cdef extern from *:
     int fn_omp_max() noexcept nogil
 
 
-cdef extern from "<stdlib.h>":
-    void *aligned_alloc(size_t alignment, size_t size) noexcept nogil
-
-
 cdef extern from "kernels.h":
     enum:
         FN_CHUNK, FN_VISIT, FN_STRIP, FN_SHORT, FN_SHORT_NORM, FN_TALL, FN_PLANE, FN_RUN
@@ -210,6 +206,9 @@ cdef extern from "runtime.h":
     int fn_thread_count(int omp_max) noexcept nogil
     fn_thread_limits fn_threads_limits() noexcept nogil
     int fn_cgroup_quota(const char *root, char *file) noexcept nogil
+
+    void *fn_scratch_take(size_t n_bytes) noexcept nogil
+    void fn_scratch_give(void *scratch) noexcept nogil
 
     unsigned fn_fp_enter() noexcept nogil
     void fn_fp_leave(unsigned word) noexcept nogil

@@ -231,7 +231,7 @@ cdef int run_batch(fn_job *job, fn_job *by_sample) except -1 nogil:
         else:
             share_batch(job, by_sample, &team)
     finally:
-        free(team.scratch)
+        fn_scratch_give(team.scratch)
     return 0
 
 

@@ -27,7 +27,9 @@ cdef bint cut_channels(fn_job *job) noexcept nogil:
     """Set chunks, which decide bits, and blocks, which do not; return whether a block can be worked on in one visit."""
     cdef int64_t pair = 2 * (4 if job.dtype == FN_F32 else 8), run = job.stretch[FN_X], cols = job.inner.size, size
     if job.columns:
-        job.chunk = 4 * fn_block_rows(job.beside)
+        job.chunk = fn_block_rows(job.beside)
+        if job.n >= 16 * job.chunk:
+            job.chunk *= 4
         job.strip = FN_STRIP
         size = min(FN_STRIP, cols)
         if job.n < FN_SHORT:

@@ -39,7 +39,7 @@ cdef int gather_crew(crew *team, fn_job *job, int64_t share=1) except -1 nogil:
     if work // share >= work_threshold:
         team.threads = <int>min(<int64_t>fn_thread_count(fn_omp_max()), max(<int64_t>1, work))
     job.stream = job.written >= 0 and job.written // (1 if team.threads == 1 else STREAM_SEVERAL) >= stream_threshold
-    team.scratch = <char *>aligned_alloc(64, team.threads * FN_SCRATCH_BYTES)
+    team.scratch = <char *>fn_scratch_take(team.threads * FN_SCRATCH_BYTES)
     if team.scratch == NULL:
         with gil:
             raise MemoryError(f"scratch for {team.threads} threads")
@@ -83,12 +83,22 @@ cdef void share(fn_kernel kernel, const fn_job *job, int64_t lo, int64_t hi, int
             run_piece(kernel, job, lo + piece * grain, hi, grain, team.scratch, threadid())
 
 
+cdef bint narrows(const fn_job *job) noexcept nogil:
+    """Whether rows are long and the bits of a column do not depend on how many are worked on together."""
+    return (job.beside > FN_STRIP // 2 and job.order == 2 and not job.omit and job.array[<int>FN_WHERE].data == NULL
+            and job.array[<int>FN_WEIGHTS].data == NULL)
+
+
 cdef int share_moments(fn_job *job, crew *team) except -1 nogil:
     """Statistics of every kept index. Long columns that are few are shared chunk by chunk, in waves."""
-    cdef int64_t chunks = parts(job.n, job.chunk), cols = job.inner.size, units = job.outer * parts(cols, job.strip)
-    cdef int64_t slots, outer, count
+    cdef int64_t chunks = parts(job.n, job.chunk), cols = job.inner.size, strip = job.strip, units, slots, outer, count
     cdef fn_job whole, wave
     cdef double *running
+    while narrows(job) and strip > 64 and job.outer * parts(cols, strip) < 2 * team.threads:
+        strip //= 2  # costs less than to merge the chunks of each column
+    if job.outer * parts(cols, strip) >= 2 * team.threads:
+        job.strip = strip
+    units = job.outer * parts(cols, job.strip)
     if team.threads == 1 or chunks <= 1 or units >= 2 * team.threads:
         share((team.table.moments_columns if job.columns else team.table.moments_rows)[job.dtype], job, 0, units,
               job.n * min(cols, job.strip), team)
@@ -184,7 +194,7 @@ cdef int drive(fn_driver driver, fn_job *job, int64_t share=1) except -1 nogil:
     try:
         driver(job, &team)
     finally:
-        free(team.scratch)
+        fn_scratch_give(team.scratch)
     return 0
 
 

@@ -37,9 +37,9 @@ cdef int share_response(fn_job *job, crew *team) except -1 nogil:
         job.outer //= job.inner.size
         job.columns = 1
     if column > <int64_t>FN_SCRATCH_BYTES:
-        free(team.scratch)
+        fn_scratch_give(team.scratch)
         team.threads = 1
-        team.scratch = <char *>aligned_alloc(64, parts(column, 64) * 64)
+        team.scratch = <char *>fn_scratch_take(column)
         if team.scratch == NULL:
             with gil:
                 raise MemoryError(f"a window of {width} channels")

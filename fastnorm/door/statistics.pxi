@@ -179,7 +179,7 @@ def minmax(x, axis, bint keepdims, where=None, bint omit=False):
         gather_crew(&team, &job)
         share((team.table.extrema_columns if job.columns else team.table.extrema_rows)[job.array[FN_X].dtype], &job, 0,
               units * pieces, job.chunk * min(job.inner.size, job.strip), &team)
-        free(team.scratch)
+        fn_scratch_give(team.scratch)
     if pieces > 1:
         shape_of = (<object>low).shape
         low = minmax(lows, 0, False)[0].reshape(shape_of)

@@ -50,6 +50,11 @@ fn_thread_limits fn_threads_limits(void);
  * rounded up. `root` stands before /proc and /sys ("" is this machine); `file` receives the path that decided. */
 int fn_cgroup_quota(const char *root, char file[FN_PATH_SIZE]);
 
+/* ---- scratch of a call ------------------------------------------------------------------------------------------- */
+
+void *fn_scratch_take(size_t bytes); /* aligned to a cache line, with whatever it held; NULL: no memory */
+void fn_scratch_give(void *scratch); /* NULL is nothing */
+
 /* ---- floating-point control word --------------------------------------------------------------------------------- */
 
 /* Another library may have set flush-to-zero or a rounding mode, which would change bits. Every thread that runs
