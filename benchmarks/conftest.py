@@ -15,12 +15,13 @@ import race
 import rivals
 from libraries import THREADS, fastnorm, set_threads, torch
 from race import Contender
+from results import NOTABLE_CORES
 from suite import Case
 
 SAMPLE_NS = 1_000_000
 PAIR_SECONDS = 0.05
 LIMIT_SECONDS = 0.15
-TRIES, NOTABLE_CORES = 3, 0.4
+TRIES = 3
 LONG_SECONDS = 0.3  # of a call that is raced twice only
 OWN_SECONDS, RIVAL_SECONDS, MOST_ROUNDS = 0.02, 0.005, 20  # of pytest-benchmark's own statistics
 CHANGING_ROUNDS = 5  # of a call that changes its input, which is brought back before each

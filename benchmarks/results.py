@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-NOTABLE_CORES = 0.1  # used by other programs meanwhile: a case is disturbed
+NOTABLE_CORES = 0.4  # used by other programs meanwhile: a case is disturbed. Linux counts ticks of 10 ms
 KIB, MIB = 2**10, 2**20
 RIVALS = {  # in the order of the report
     "torch": "PyTorch",
