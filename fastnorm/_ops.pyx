@@ -176,6 +176,7 @@ cdef extern from "kernels.h":
         fn_kernel begin_columns
         fn_kernel merge_slots
         fn_kernel finish_columns
+        fn_kernel widen_halves
         fn_kernel pictures
         const fn_kernel *extrema_rows
         const fn_kernel *extrema_columns

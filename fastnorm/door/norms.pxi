@@ -82,11 +82,20 @@ cdef bint parameter(object value, cnp.ndarray x, const char *reduced, int typenu
 
 cdef object as_parameter(object value, int typenum):
     """A half-precision weight or bias in float, as the kernels take it; anything else as it is."""
+    cdef fn_job job
     cdef int storage
     if not cnp.PyArray_CheckExact(value) or typenum != cnp.NPY_FLOAT32:
         return value
     storage = storage_type(value)
-    return cnp.PyArray_Cast(value, typenum) if storage == FN_F16 or storage == FN_BF16 else value
+    if storage != FN_F16 and storage != FN_BF16:
+        return value
+    if not cnp.PyArray_IS_C_CONTIGUOUS(value) or not cnp.PyArray_ISNOTSWAPPED(value):
+        return cnp.PyArray_Cast(value, typenum)
+    wide = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(value), cnp.PyArray_DIMS(value), typenum, 0)
+    describe(&job.array[<int>FN_X], value, storage)
+    describe(&job.array[<int>FN_Y], wide, FN_F32)
+    run(fn_active_table().widen_halves, &job, 0, cnp.PyArray_SIZE(wide), NULL)
+    return wide
 
 
 cdef bint mark_normalized(cnp.ndarray x, object normalized_shape, object weight, object axis, char *reduced) noexcept:

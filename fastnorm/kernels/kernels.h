@@ -246,6 +246,7 @@ typedef void (*fn_kernel)(const fn_job *job, int64_t lo, int64_t hi, void *scrat
   X(begin_columns)  /* a column of the running state that `scratch` points at: empty, or resumed */                    \
   X(merge_slots)    /* a slot: merged into the running state that `scratch` points at */                               \
   X(finish_columns) /* a column of the running state that `scratch` points at: finished results */                     \
+  X(widen_halves)   /* an element of x, whose halves follow each other: a float of y */                                \
   X(pictures)       /* `chunk` pixels of a picture: normalized, or with `inverse` restored */
 
 /* Kernels for every storage type. */
