@@ -24,6 +24,7 @@ cdef bint plan_channels(fn_job *job, int axis, int64_t groups, int by, cnp.ndarr
         roles[a] = FN_KEPT if a == axis or (a > 0 if by == BY_ELEMENT else a == 0 and by == BY_SAMPLE) else FN_SHARED
     job.period = channels
     job.unit = 1
+    job.shortest = FN_RUN
     if groups:
         for a in range(ndim, axis, -1):
             shape[a] = shape[a - 1]
