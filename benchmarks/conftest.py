@@ -5,6 +5,7 @@ With `--benchmark-disable`, or where tests are shared by processes, cases are on
 
 import functools
 import hashlib
+import importlib.metadata
 import itertools
 import operator
 
@@ -49,8 +50,13 @@ def pytest_benchmark_update_machine_info(machine_info):
     machine_info["fastnorm"] = {"version": fastnorm.__version__, "isa": fastnorm.isa(), "threads": THREADS}
     machine_info["torch_capability"] = torch.backends.cpu.get_cpu_capability() if torch else None
     machine_info["libraries"] = {"numpy": np.__version__} | {
-        name: module.__version__ for name, module in rivals.INSTALLED.items() if module
+        name: version(name, module) for name, module in rivals.INSTALLED.items() if module
     }
+
+
+def version(name, module):
+    """Return a library's version; the module of scikit-learn-intelex does not know its own."""
+    return importlib.metadata.version("scikit-learn-intelex") if name == "sklearnex" else module.__version__
 
 
 @pytest.fixture(name="race")

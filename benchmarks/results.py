@@ -290,14 +290,25 @@ TARGETS = [
         "two threads over one, in cache, from 256 KiB", lambda c: c.rival == "one thread" and in_cache(c), 1.7, None
     ),
     Target(
-        "share of the memory limit, two threads, from memory, no new array",
-        lambda c: c.fraction is not None and c.threads == 2 and c.size == "memory",
+        "share of the memory limit, two threads, from memory into `out=`",
+        lambda c: is_from_memory(c) and "out=" in c.variant,
+        0.88,
+        0.8,
+        "fraction",
+    ),
+    Target(
+        "likewise, only read or in place",
+        lambda c: is_from_memory(c) and "out=" not in c.variant,
         0.88,
         0.8,
         "fraction",
     ),
 ]
 IMPORT_SECONDS = 0.015  # allowed beside NumPy's own import
+
+
+def is_from_memory(case):
+    return case.fraction is not None and case.threads == 2 and case.size == "memory"
 
 
 def in_cache(case):
