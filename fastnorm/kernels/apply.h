@@ -392,6 +392,12 @@ static void FN(store_strip)(const fn_job *job, int which, char *base, int64_t st
       FN(scatter_run)(base, turned, rows * cols, width, dtype);
     return;
   }
+  if (FN(packs_halves)(job, which, cols)) {
+    char *to = base + start * fn_step(job, which);
+    fn_narrow(stream ? (char *)spare : to, (const float *)(const void *)from, rows * cols, dtype);
+    if (stream) fn_stream(to, (const char *)spare, rows * cols * width);
+    return;
+  }
   for (int64_t i = 0; i < rows; i++) {
     char *to = base + fn_along(job, which, start + i);
     if (stream && across == size && dtype == FN_TYPE)
@@ -433,6 +439,11 @@ static void FN(apply_strip)(const fn_job *job, const T *x, int64_t stride, int64
   char *y_base = fn_base(job, FN_Y, outer, j);
   if (in_line && stride == cols && y_step == cols * size && params->all && !weight && !bias && !touched_up) {
     FN(apply_dense)(x, (T *)(void *)(y_base + start * y_step), rows * cols, cols, params, job->stream);
+    return;
+  }
+  if (fn_is_half(job->array[FN_Y].dtype) && stride == cols && params->all && !weight && !bias && !touched_up) {
+    FN(apply_dense)(x, tile, rows * cols, cols, params, 0);
+    FN(store_strip)(job, FN_Y, y_base, start, rows, cols, tile, tile + rows * cols, job->stream);
     return;
   }
   int64_t where_stride = 0;

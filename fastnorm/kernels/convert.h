@@ -95,6 +95,28 @@ static void FN(turn)(T *restrict to, int64_t to_stride, const T *restrict from, 
     for (int64_t c = 0; c < cols; c++) to[c * to_stride + r] = from[r * from_stride + c];
 }
 
+#if FN_COMPUTES
+/* Do rows of `cols` elements of an array follow each other as halves in machine order? */
+static inline int FN(packs_halves)(const fn_job *job, int which, int64_t cols) {
+  const fn_array *array = &job->array[which];
+  return FN_TYPE == FN_F32 && fn_is_half(array->dtype) && !array->swapped && job->stretch[which] == job->n &&
+         (cols == 1 || job->inner.step[which] == 2) && (job->n == 1 || fn_step(job, which) == 2 * cols);
+}
+
+/* Columns of halves that each lie in one piece, `across` bytes apart. */
+static void FN(turn_halves)(T *to, const char *from, int64_t across, int64_t rows, int64_t cols, int dtype) {
+  enum { ROWS = 64, COLS = 16 };
+  T wide[ROWS * COLS];
+  for (int64_t c = 0; c < cols; c += COLS)
+    for (int64_t r = 0; r < rows; r += ROWS) {
+      const int64_t count = cols - c < COLS ? cols - c : COLS, deep = rows - r < ROWS ? rows - r : ROWS;
+      for (int64_t k = 0; k < count; k++)
+        fn_widen((float *)(void *)(wide + k * deep), from + (c + k) * across + 2 * r, deep, dtype);
+      FN(turn)(to + r * cols + c, cols, wide, deep, count, deep);
+    }
+}
+#endif
+
 /* Rows start <= i < start + rows of the columns that begin at `base`: a pointer and, in `stride`, elements per row. */
 static const T *FN(load_columns)(const fn_job *job, int which, const char *base, int64_t start, int64_t rows,
                                  int64_t cols, T *tile, int64_t *stride) {
@@ -109,6 +131,16 @@ static const T *FN(load_columns)(const fn_job *job, int which, const char *base,
     FN(turn)(tile, cols, (const T *)(const void *)base + start, across / size, cols, rows);
     return tile;
   }
+#if FN_COMPUTES
+  if (FN(packs_halves)(job, which, cols)) {
+    fn_widen((float *)(void *)tile, base + start * step, rows * cols, array->dtype);
+    return tile;
+  }
+  if (FN_TYPE == FN_F32 && fn_is_half(array->dtype) && !array->swapped && job->stretch[which] == job->n && step == 2) {
+    FN(turn_halves)(tile, base + 2 * start, across, rows, cols, array->dtype);
+    return tile;
+  }
+#endif
   for (int64_t i = 0; i < rows; i++)
     FN(gather_run)(tile + i * cols, base + fn_along(job, which, start + i), cols, across, array->dtype, array->swapped);
   return tile;
