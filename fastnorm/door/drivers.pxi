@@ -5,9 +5,7 @@ cdef int64_t GIL_THRESHOLD = 4096
 # Private hooks, which tests lower: a call on fewer elements runs on one thread, and what one thread writes stays in the
 # cache if it is fewer bytes.
 cdef int64_t work_threshold = 32768
-cdef int64_t stream_threshold = 4 << 20
-# Several threads wait for less when they write to a shared cache.
-cdef int64_t STREAM_SEVERAL = 3
+cdef int64_t stream_threshold = 8 << 20
 
 
 def set_work_threshold(int64_t elements):
@@ -33,12 +31,14 @@ cdef struct crew:
 
 cdef int gather_crew(crew *team, fn_job *job, int64_t share=1) except -1 nogil:
     """As many threads as there may be, but one below `share` times the work threshold; how they store their results."""
-    cdef int64_t work = job.n * job.outer * job.inner.size
+    cdef int64_t work = job.n * job.outer * job.inner.size, written
     team.table = fn_active_table()
     team.threads = 1
     if work // share >= work_threshold:
         team.threads = <int>min(<int64_t>fn_thread_count(fn_omp_max()), max(<int64_t>1, work))
-    job.stream = job.written >= 0 and job.written // (1 if team.threads == 1 else STREAM_SEVERAL) >= stream_threshold
+    # Several threads wait for less when they write to a shared cache.
+    written = job.written if team.threads == 1 else job.written - job.written // 3
+    job.stream = job.written >= 0 and written >= stream_threshold
     team.scratch = <char *>fn_scratch_take(team.threads * FN_SCRATCH_BYTES)
     if team.scratch == NULL:
         with gil:

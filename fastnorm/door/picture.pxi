@@ -4,7 +4,7 @@ from libc.math cimport fabs, fma, isfinite, rint
 
 # Results of fewer bytes than so many times the stream threshold stay in the cache: what is made of them comes next, and
 # x takes a quarter of their room at most.
-cdef int64_t PICTURE_STREAM = 3
+cdef int64_t PICTURE_STREAM = 2
 
 # Pictures of fewer elements than so many times the work threshold are left to one thread: who loads data prepares many
 # of them side by side.

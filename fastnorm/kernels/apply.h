@@ -159,6 +159,7 @@ static void FN(params_of)(const fn_job *job, const double *state, int64_t stride
 typedef T FN(vector) __attribute__((vector_size(FN_VECTOR), may_alias));
 typedef T FN(loose_vector) __attribute__((vector_size(FN_VECTOR), aligned(sizeof(T)), may_alias));
 typedef K FN(keys) __attribute__((vector_size(FN_VECTOR), may_alias));
+typedef K FN(loose_keys) __attribute__((vector_size(FN_VECTOR), aligned(sizeof(K)), may_alias));
 enum { FN(WIDTH) = FN_VECTOR / sizeof(T), FN(LINE) = 64 / sizeof(T) };
 
 /* NaN stays NaN. */
@@ -248,6 +249,71 @@ static void FN(apply_to_rows)(T *const *y, const T *const *x, const T *const *ah
   }
 }
 
+/* Elements i <= j < i + FN(LINE), of which the first `own` belong to row r, the others to the next. */
+FN_INLINE void FN(apply_border)(T *y, const T *x, int64_t i, int64_t own, const FN(params) *params, int r, int kind) {
+  static const K count[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  for (int k = 0; k < FN(LINE); k += FN(WIDTH)) {
+    const FN(keys) mine = *(const FN(loose_keys) *)(const void *)(count + k) < (K)own;
+#define FN_EITHER(list)                                                                                                \
+  (FN(vector))(((FN(keys))((list)[r] - (FN(vector)){0}) & mine) | ((FN(keys))((list)[r + 1] - (FN(vector)){0}) & ~mine))
+    FN(vector) v = *(const FN(loose_vector) *)(const void *)(x + i + k);
+    FN_AFFINE(v, v, FN_EITHER(params->center), FN_EITHER(params->center_lo), FN_EITHER(params->scale),
+              FN_EITHER(params->shift), v, v, kind);
+#undef FN_EITHER
+    if (kind & FN_WITH_RELU) v = FN(rectified_vector)(v);
+    if (kind & FN_PAST_CACHE)
+      fn_store_past_cache(y + i + k, &v);
+    else
+      *(FN(loose_vector) *)(void *)(y + i + k) = v;
+  }
+}
+
+FN_INLINE void FN(apply_adjacent_of)(T *y, const T *x, int64_t n, int count, const FN(params) *params, int first,
+                                     int kind) {
+  enum { W = FN(LINE) };
+  const int64_t all = count * n, begin = (int64_t)((-(uintptr_t)y & 63) / sizeof(T));
+  const int last = first + count - 1, inside = kind & ~FN_PAST_CACHE;
+  T head[W], tail[W];
+  FN(apply_line)(head, x, x, x, 0, params->center[first], params->center_lo[first], params->scale[first],
+                 params->shift[first], inside);
+  FN(apply_line)(tail, x, x, x, all - W, params->center[last], params->center_lo[last], params->scale[last],
+                 params->shift[last], inside);
+  int64_t i = begin;
+  for (int r = first; r <= last; r++) {
+    const int64_t end = (r - first + 1) * n;
+    const T center = params->center[r], center_lo = params->center_lo[r];
+    const T scale = params->scale[r], shift = params->shift[r];
+    for (; i + W <= end; i += W) {
+      FN(apply_line)(y + i, x, x, x, i, center, center_lo, scale, shift, kind);
+      __builtin_prefetch((const void *)((uintptr_t)(x + i) + 8192));
+    }
+    if (r == last || i == end) continue;
+    FN(apply_border)(y, x, i, end - i, params, r, kind);
+    i += W;
+  }
+  if (kind & FN_PAST_CACHE) {
+    memcpy(y, head, (size_t)begin * sizeof(T));
+    memcpy(y + i, tail + W - (all - i), (size_t)(all - i) * sizeof(T));
+    return;
+  }
+  memcpy(y, head, sizeof head);
+  memcpy(y + all - W, tail, sizeof tail);
+}
+
+/* Applies parameters number `first` and on, with shifts, to `count` rows of n >= FN(LINE) elements that follow each
+ * other in x and in y, which may be the same: by whole lines of y, whichever rows these belong to. */
+static void FN(apply_adjacent)(T *y, const T *x, int64_t n, int count, const FN(params) *params, int first,
+                               int past_cache) {
+  switch (FN(kind_of)(params, NULL, NULL, past_cache)) {
+#define FN_CASE(kind)                                                                                                  \
+  case kind:                                                                                                           \
+    FN(apply_adjacent_of)(y, x, n, count, params, first, kind);                                                        \
+    break;
+    FN_SHIFT_KINDS(FN_CASE)
+#undef FN_CASE
+  }
+}
+
 /* Do weight and bias lie in one piece each? */
 static inline int FN(affine_is_plain)(const fn_job *job) {
   return !(job->weight || job->bias) || job->n == 1 || (job->stretch[FN_P] == job->n && fn_step(job, FN_P) == 1);
@@ -259,22 +325,42 @@ static inline int FN(in_line)(const fn_job *job, int which) {
   return job->n == 1 || (job->stretch[which] == job->n && fn_step(job, which) == size);
 }
 
-/* Applies parameters number r to `n` elements that share a weight and a bias. */
-static void FN(apply_shared)(T *y, const T *x, T weight, T bias, int64_t n, const FN(params) *params, int r,
-                             int past_cache) {
+/* Applies parameters number r to `n` elements of a row from number `start` on, or to as many as can be done together:
+ * whose weights and biases, at `weight` and `bias`, change from run to run. Returns how many. */
+static int64_t FN(apply_shared)(const fn_job *job, T *y, const T *x, const T *weight, const T *bias, int64_t start,
+                                int64_t n, const FN(params) *params, int r, int past_cache) {
+  enum { MOST = 64 };
   FN(params) shared;
-  const T product = params->scale[r] * weight, size = product < 0 ? -product : product;
-  const int held =
-      product == 0 ? weight == 0 || params->scale[r] == 0 : size >= (T)FN_LEAST_SCALE && size <= (T)FN_MOST_SCALE;
-  shared.center[0] = params->center[r];
-  shared.center_lo[0] = params->center_lo[r];
-  shared.scale[0] = held ? product : params->scale[r];
-  shared.shift[0] = held ? bias : 0;
+  const T scale = params->scale[r];
+  const int64_t length = fn_next_run(job, FN_P, start, n).count;
+  int count = 0, held = 1;
+  for (int64_t at = 0; held && at + length <= n && count < MOST; at += length) {
+    const fn_run run = fn_next_run(job, FN_P, start + at, n - at);
+    const T by = weight ? weight[run.offset] : 1, product = scale * by, size = product < 0 ? -product : product;
+    const int fits = product == 0 ? by == 0 || scale == 0 : size >= (T)FN_LEAST_SCALE && size <= (T)FN_MOST_SCALE;
+    if (count && (!fits || run.count != length)) break;
+    shared.center[count] = params->center[r];
+    shared.center_lo[count] = params->center_lo[r];
+    shared.scale[count] = fits ? product : scale;
+    shared.shift[count] = fits && bias ? bias[run.offset] : 0;
+    held = fits; /* what does not fit is done alone, in two steps */
+    count++;
+  }
   shared.with_lo = params->with_lo;
   shared.with_shift = 1;
   shared.relu = 0;
-  FN(apply_to_rows)(&y, &x, &x, &x, 1, NULL, NULL, n, &shared, 0, past_cache && held);
-  for (int64_t i = 0; !held && i < n; i++) y[i] = y[i] * weight + bias;
+  if (length >= FN(LINE))
+    FN(apply_adjacent)(y, x, length, count, &shared, 0, past_cache && held);
+  else
+    for (int c = 0; c < count; c++) {
+      T *y_run = y + c * length;
+      const T *x_run = x + c * length;
+      FN(apply_to_rows)(&y_run, &x_run, &x_run, &x_run, 1, NULL, NULL, length, &shared, c, 0);
+    }
+  if (held) return count * length;
+  const int64_t p = fn_next_run(job, FN_P, start, n).offset;
+  for (int64_t i = 0; i < length; i++) y[i] = y[i] * (weight ? weight[p] : 1) + (bias ? bias[p] : 0);
+  return length;
 }
 
 /* Applies parameters number r to `n` loaded elements of row `outer`, from number `start` on; asks for those at `ahead`.
@@ -295,16 +381,13 @@ static void FN(apply_run)(const fn_job *job, const T *x, const T *ahead, int64_t
   } else if (!shared) {
     FN(apply_to_rows)(&y, &x, &x, &x, 1, NULL, NULL, n, params, r, 0);
   }
-  for (int64_t at = 0; !plain && at < n;) {
+  for (int64_t at = 0; shared && at < n;)
+    at += FN(apply_shared)(job, y + at, x + at, weight, bias, start + at, n - at, params, r, past_cache);
+  for (int64_t at = 0; !plain && !shared && at < n;) {
     const fn_run run = fn_next_run(job, FN_P, start + at, n - at);
     const int64_t step = fn_step(job, FN_P);
-    const T *weights = weight ? weight + run.offset : NULL, *biases = bias ? bias + run.offset : NULL;
-    if (shared) {
-      FN(apply_shared)(y + at, x + at, weights ? *weights : 1, biases ? *biases : 0, run.count, params, r, past_cache);
-    } else {
-      for (int64_t i = 0; weights && i < run.count; i++) y[at + i] *= weights[i * step];
-      for (int64_t i = 0; biases && i < run.count; i++) y[at + i] += biases[i * step];
-    }
+    for (int64_t i = 0; weight && i < run.count; i++) y[at + i] *= weight[run.offset + i * step];
+    for (int64_t i = 0; bias && i < run.count; i++) y[at + i] += bias[run.offset + i * step];
     at += run.count;
   }
   FN(touch_up)(job, y, fn_dense_where(job, outer, 0, start, n, 1, counts), n);
@@ -393,9 +476,7 @@ static void FN(store_strip)(const fn_job *job, int which, char *base, int64_t st
     return;
   }
   if (FN(packs_halves)(job, which, cols)) {
-    char *to = base + start * fn_step(job, which);
-    fn_narrow(stream ? (char *)spare : to, (const float *)(const void *)from, rows * cols, dtype);
-    if (stream) fn_stream(to, (const char *)spare, rows * cols * width);
+    FN(leave)(base + start * fn_step(job, which), from, rows * cols, dtype, stream, spare);
     return;
   }
   for (int64_t i = 0; i < rows; i++) {

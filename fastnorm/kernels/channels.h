@@ -22,6 +22,30 @@ static inline int FN(runs_directly)(const fn_job *job, int which) {
          job->stretch[which] % job->stretch[FN_X] == 0;
 }
 
+/* Do runs of so many bytes of `count` channels follow each other? */
+static inline int FN(follow)(const char *const *base, int count, int64_t bytes) {
+  int follow = 1;
+  for (int c = 1; c < count; c++) follow &= base[c] - base[0] == c * bytes;
+  return follow;
+}
+
+/* Are runs of an array stored as halves in machine order? */
+static inline int FN(runs_of_halves)(const fn_job *job, int which) {
+  const fn_array *array = &job->array[which];
+  return FN_TYPE == FN_F32 && fn_is_half(array->dtype) && !array->swapped && fn_step(job, which) == 2 &&
+         job->stretch[which] % job->stretch[FN_X] == 0;
+}
+
+/* Runs of `count` channels as one piece, where they are that in memory; halves become floats in `tile`. Else NULL. */
+static const T *FN(one_piece)(const fn_job *job, const char *const *base, int count, int64_t offset, int64_t run,
+                              T *tile) {
+  if (FN(runs_directly)(job, FN_X) && FN(follow)(base, count, run * (int64_t)sizeof(T)))
+    return (const T *)(const void *)(base[0] + offset);
+  if (!FN(runs_of_halves)(job, FN_X) || !FN(follow)(base, count, run * 2) || count * run > FN_CHUNK) return NULL;
+  fn_widen((float *)(void *)tile, base[0] + offset, count * run, job->array[FN_X].dtype);
+  return tile;
+}
+
 /* The averages of 64 elements in 16 groups, which are spread over all runs; of fewer where runs are shorter. */
 static void FN(guess_planes)(const fn_job *job, const char *const *base, int count, T *guess, T *tile) {
   const int64_t run = job->stretch[FN_X], runs = job->n / run, few = fn_sample_size(run, 4);
@@ -53,8 +77,9 @@ static void FN(stats_of_planes)(const fn_job *job, const char *const *base, int 
     memset(squares, 0, sizeof squares);
     for (int64_t at = 0; at < job->n; at += run) {
       const int64_t offset = fn_along(job, FN_X, at), next = fn_along(job, FN_X, at + run < job->n ? at + run : at);
+      const T *all = FN(one_piece)(job, base, count, offset, run, tile);
       for (int c = 0; c < count; c++) {
-        const T *x = FN(plane_run)(job, base[c], at, offset, run, direct, tile);
+        const T *x = all ? all + c * run : FN(plane_run)(job, base[c], at, offset, run, direct, tile);
         for (int64_t i = 0; near && i < bytes; i += 64) __builtin_prefetch(base[c] + next + i);
         FN(norm_sums)(x, run, stats->guess[c], s, q, 1);
         for (int l = 0; l < FN_LANES; l++) sums[c][l] += s[l];
@@ -85,13 +110,24 @@ static void FN(norm_planes)(const fn_job *job, int64_t lo, int64_t hi, void *scr
     FN(fill_params)(stats.mean, stats.correction, stats.var, count, job->eps, &params);
     for (int c = 0; c < count; c++) FN(fold_affine)(job, fn_place(job, k + c, 0), 0, c, 1, &params);
     for (int c = 0; FN(is_saved)(job) && c < count; c++) FN(save)(job, &stats, c, fn_place(job, k + c, 0));
+    const int halves = FN(runs_of_halves)(job, FN_Y), past_cache = direct && job->stream && !job->quiet;
+    const int y_follows = (direct || halves) && params.all && run >= FN(LINE) && count * run <= FN_CHUNK &&
+                          FN(follow)((const char *const *)to, count, run * (halves ? 2 : (int64_t)sizeof(T)));
     for (int64_t at = 0; at < job->n; at += run) {
       const int64_t offset = fn_along(job, FN_Y, at), from = fn_along(job, FN_X, at);
+      const T *all = FN(one_piece)(job, base, count, from, run, x_tile);
+      if (all && y_follows) {
+        T *y = direct ? (T *)(void *)(to[0] + offset) : tile;
+        FN(apply_adjacent)(y, all, run, count, &params, 0, past_cache);
+        FN(touch_up)(job, y, NULL, count * run);
+        if (!direct) FN(leave)(to[0] + offset, tile, count * run, job->array[FN_Y].dtype, job->stream, x_tile);
+        continue;
+      }
       for (int c = 0; c < count; c++) {
         if (params.scale[c] != params.scale[c]) continue;
-        const T *x = FN(plane_run)(job, base[c], at, from, run, read, x_tile);
+        const T *x = all ? all + c * run : FN(plane_run)(job, base[c], at, from, run, read, x_tile);
         T *y = direct ? (T *)(void *)(to[c] + offset) : tile;
-        FN(apply_to_rows)(&y, &x, &x, &x, 1, NULL, NULL, run, &params, c, direct && job->stream && !job->quiet);
+        FN(apply_to_rows)(&y, &x, &x, &x, 1, NULL, NULL, run, &params, c, past_cache);
         FN(touch_up)(job, y, NULL, run);
         if (!direct) FN(store)(job, FN_Y, to[c], at, run, tile);
       }
@@ -149,41 +185,60 @@ static void FN(bring_params)(const fn_job *job, int64_t p, int64_t step, int64_t
 }
 
 /* Rows lo <= row < hi, which lie one step apart as their channels do; a tile takes what leaves together. */
-static void FN(scale_rows_together)(const fn_job *job, int64_t lo, int64_t hi, T *tile) {
-  enum { MOST = FN(PLANES) };
+static void FN(scale_rows_together)(const fn_job *job, int64_t lo, int64_t hi, T *tile, T *x_tile) {
+  enum { MOST = 64 };
   const fn_axis *axis = job->kept;
-  const int64_t n = job->n, bytes = n * (int64_t)sizeof(T);
-  const int in_tile = job->stream && axis->step[FN_Y] == bytes && n <= FN_TILE / 4;
+  const int half = fn_is_half(job->array[FN_Y].dtype), dtype = job->array[FN_X].dtype;
+  const int64_t n = job->n, bytes = n * (half ? 2 : (int64_t)sizeof(T));
+  const int adjacent = axis->step[FN_Y] == bytes, in_tile = half || (job->stream && adjacent);
+  const int64_t few = FN_TILE / n, most = few < 1 ? 1 : few < MOST ? few : MOST;
   FN(params) params;
   for (int64_t row = lo, count; row < hi; row += count) {
     const T *x[MOST], *ahead[MOST];
     T *y[MOST];
-    count = hi - row < MOST ? hi - row : MOST;
+    count = hi - row < most ? hi - row : most;
+    const char *from = job->array[FN_X].data + row * axis->step[FN_X];
+    char *to = job->array[FN_Y].data + row * axis->step[FN_Y];
     FN(bring_params)(job, job->p + row * axis->step[FN_P], axis->step[FN_P], count, &params);
+    const int64_t widened = !half ? 0 : axis->step[FN_X] == bytes ? count : 1;
+    for (int64_t r = 0; half && r < count; r += widened)
+      fn_widen((float *)(void *)(x_tile + r * n), from + r * axis->step[FN_X], widened * n, dtype);
     for (int r = 0; r < count; r++) {
-      x[r] = (const T *)(const void *)(job->array[FN_X].data + (row + r) * axis->step[FN_X]);
-      ahead[r] = (const T *)((uintptr_t)x[r] + 8192); /* rows follow each other more often than not */
-      y[r] = in_tile ? tile + r * n : (T *)(void *)(job->array[FN_Y].data + (row + r) * axis->step[FN_Y]);
+      x[r] = half ? x_tile + r * n : (const T *)(const void *)(from + r * axis->step[FN_X]);
+      ahead[r] = half ? x[r] : (const T *)((uintptr_t)x[r] + 8192); /* rows follow each other more often than not */
+      y[r] = in_tile ? tile + r * n : (T *)(void *)(to + r * axis->step[FN_Y]);
     }
     for (int r = 0, rows; r < count; r += rows) {
-      rows = params.all ? (int)count : 1;
-      if (params.scale[r] == params.scale[r])
+      rows = params.all && (!in_tile || adjacent) ? (int)count : 1;
+      const int held = params.scale[r] == params.scale[r];
+      if (rows > 1 && x[1] - x[0] == n && y[1] - y[0] == n && n >= FN(LINE))
+        FN(apply_adjacent)(y[0], x[0], n, rows, &params, 0, job->stream && !in_tile);
+      else if (held)
         FN(apply_to_rows)(y + r, x + r, ahead + r, ahead + r, rows, NULL, NULL, n, &params, r, job->stream && !in_tile);
-      if (in_tile && params.scale[r] == params.scale[r])
-        fn_stream(job->array[FN_Y].data + (row + r) * bytes, (const char *)(tile + r * n), rows * bytes);
-      if (params.scale[r] != params.scale[r] && job->given) FN(norm_careful)(job, row + r, 0, tile);
+      if (held && half)
+        FN(leave)(to + r * axis->step[FN_Y], y[r], rows * n, dtype, job->stream, x_tile + r * n);
+      else if (held && in_tile)
+        fn_stream(to + r * bytes, (const char *)y[r], rows * bytes);
+      if (!held && job->given) FN(norm_careful)(job, row + r, 0, tile);
     }
   }
+}
+
+/* May 16 rows be worked on together? */
+static int FN(scales_together)(const fn_job *job) {
+  const fn_array *x = &job->array[FN_X], *y = &job->array[FN_Y];
+  const int as_stored = (FN(native)(x) && FN(native)(y)) ||
+                        (FN_TYPE == FN_F32 && fn_is_half(x->dtype) && x->dtype == y->dtype && !x->swapped);
+  return as_stored && job->n <= FN_TILE / 4 && job->kept_ndim == 1 && job->inner.size == 1 && FN(in_line)(job, FN_X) &&
+         FN(in_line)(job, FN_Y) && !FN(is_touched_up)(job);
 }
 
 static void FN(scale_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
   T *tile = scratch, *x_tile = tile + FN_CHUNK, *spare = x_tile + FN_CHUNK;
   FN(params) params;
   const int64_t chunks = (job->n + FN_CHUNK - 1) / FN_CHUNK;
-  if (job->n <= FN_TILE / 4 && job->kept_ndim == 1 && job->inner.size == 1 && !FN(is_touched_up)(job) &&
-      FN(native)(&job->array[FN_X]) && FN(in_line)(job, FN_X) && FN(native)(&job->array[FN_Y]) &&
-      FN(in_line)(job, FN_Y)) {
-    FN(scale_rows_together)(job, lo, hi, tile);
+  if (FN(scales_together)(job)) {
+    FN(scale_rows_together)(job, lo, hi, tile, x_tile);
     fn_stream_end();
     return;
   }

@@ -163,6 +163,12 @@ static void FN(scatter_run)(char *to, const T *from, int64_t count, int64_t step
   for (int64_t i = 0; i < count; i++) memcpy(to + i * step, from + i, sizeof *from);
 }
 
+/* Numbers that follow each other leave as halves; `spare` has room for them. */
+static void FN(leave)(char *to, const T *from, int64_t count, int dtype, int stream, void *spare) {
+  fn_narrow(stream ? spare : to, (const float *)(const void *)from, count, dtype);
+  if (stream) fn_stream(to, spare, 2 * count);
+}
+
 /* `from` becomes elements of an array from number `start` on: the way back. */
 static void FN(store)(const fn_job *job, int which, char *base, int64_t start, int64_t count, const T *from) {
   for (int64_t at = 0; at < count;) {

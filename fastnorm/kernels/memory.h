@@ -128,6 +128,11 @@ enum {
   FN_WITH_SHIFT = 32, /* of a row or column, whose scale holds the weight */
   FN_WITH_RELU = 64
 };
+#define FN_SHIFT_KINDS_OF(X, stores)                                                                                   \
+  X((stores) | FN_WITH_SHIFT)                                                                                          \
+  X((stores) | FN_WITH_SHIFT | FN_WITH_LO)                                                                             \
+  X((stores) | FN_WITH_SHIFT | FN_WITH_RELU)                                                                           \
+  X((stores) | FN_WITH_SHIFT | FN_WITH_RELU | FN_WITH_LO)
 #define FN_KINDS_OF(X, stores)                                                                                         \
   X(stores)                                                                                                            \
   X((stores) | FN_WITH_LO)                                                                                             \
@@ -139,11 +144,9 @@ enum {
   X((stores) | FN_WITH_BIAS | FN_WITH_WEIGHT | FN_WITH_LO)                                                             \
   X((stores) | FN_AT_ZERO) /* an RMS norm has no residual and no bias */                                               \
   X((stores) | FN_AT_ZERO | FN_WITH_WEIGHT)                                                                            \
-  X((stores) | FN_WITH_SHIFT)                                                                                          \
-  X((stores) | FN_WITH_SHIFT | FN_WITH_LO)                                                                             \
-  X((stores) | FN_WITH_SHIFT | FN_WITH_RELU)                                                                           \
-  X((stores) | FN_WITH_SHIFT | FN_WITH_RELU | FN_WITH_LO)
+  FN_SHIFT_KINDS_OF(X, stores)
 #define FN_KINDS(X) FN_KINDS_OF(X, 0) FN_KINDS_OF(X, FN_PAST_CACHE)
+#define FN_SHIFT_KINDS(X) FN_SHIFT_KINDS_OF(X, 0) FN_SHIFT_KINDS_OF(X, FN_PAST_CACHE)
 
 static inline int fn_kind(int with_lo, int at_zero, const void *weight, const void *bias, int past_cache) {
   return (with_lo ? FN_WITH_LO : 0) | (weight ? FN_WITH_WEIGHT : 0) | (bias ? FN_WITH_BIAS : 0) |

@@ -82,8 +82,7 @@ static void FN(store_rows)(const fn_job *job, int64_t row, int rows, const T *ti
     char *to = fn_base(job, FN_Y, row + r, 0);
     const char *from = (const char *)(tile + r * n);
     if (fn_is_half(job->array[FN_Y].dtype)) {
-      fn_narrow(job->stream ? spare : to, (const float *)(const void *)from, count, job->array[FN_Y].dtype);
-      if (job->stream) fn_stream(to, spare, count * width);
+      FN(leave)(to, tile + r * n, count, job->array[FN_Y].dtype, job->stream, spare);
     } else {
       fn_stream(to, from, count * width);
     }
