@@ -94,6 +94,7 @@ cdef object p_norm(object x, object dy, object p, object axis, object eps, objec
     if not number(p, &job.exponent) or not number(eps, &job.eps) or job.eps < 0:
         return None
     job.found = found
+    job.shortest = FN_SHORT_NORM
     return run_local(&job, share_normalize, x, dy, reduced, out, checked)
 
 

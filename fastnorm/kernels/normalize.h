@@ -3,8 +3,9 @@
  *     dx = (dy - w sum(dy y)) / d    w = d||x|| / dx, or 0 where eps is the larger
  *
  * where FN_Z holds dy and FN_Y takes dx. For p = 1, 2 and infinity the sums are taken in double, of numbers converted
- * to it, so that no square of a float overflows or underflows, and applied in the compute type. Every other p, and what
- * the compute type cannot hold, goes the careful way (normalize_careful.h). What fits a cache is read once.
+ * to it (squares of rows: of a few floats), so that no square of a float overflows or underflows, and applied in the
+ * compute type. Every other p, and what the compute type cannot hold, goes the careful way (normalize_careful.h). What
+ * fits a cache is read once.
  */
 
 /* Sums of some rows or columns: |x|, x^2 or, for p = infinity, the largest |x|; of dy * x; how often the largest is
@@ -48,6 +49,27 @@ FN_INLINE void FN(measure_four)(const T *x, const T *dy, double *size, double *d
   }
 }
 
+/* Less than four lanes of elements from number i on to the end of a row, and zeros, which change nothing: lanes that
+ * would lie behind the end take the last elements and leave out those that were met already. */
+FN_INLINE void FN(end_of_row)(T *restrict to, const T *x, int64_t i, int64_t n) {
+  enum { L = FN_LANES };
+  if (n < L) {
+    for (int l = 0; l < 4 * L; l++) to[l] = 0;
+    memcpy(to, x, (size_t)n * sizeof(T));
+    return;
+  }
+  for (int k = 0; k < 4; k++) {
+    const int64_t at = i + k * L < n - L ? i + k * L : n - L;
+    const T *from = x + at;
+    const T met = (T)(i + k * L - at);
+    FN_IVDEP
+    for (int l = 0; l < L; l++) {
+      const T v = from[l];
+      to[k * L + l] = (T)l < met ? 0 : v;
+    }
+  }
+}
+
 /* Lanes of n contiguous elements; sums go to their totals every FN_FLUSH elements. */
 FN_INLINE void FN(measure_row_of)(const T *x, const T *dy, int64_t n, double *size, double *dot, double *ties,
                                   int kind) {
@@ -59,10 +81,10 @@ FN_INLINE void FN(measure_row_of)(const T *x, const T *dy, int64_t n, double *si
     int64_t i = from;
     for (; i + 4 * L <= end; i += 4 * L)
       FN(measure_four)(x + i, kind & FN_WITH_SLOPE ? dy + i : x, sizes, dots, met, kind);
-    if (i < end) { /* zeros change nothing */
-      T rest[4 * L] = {0}, rest_dy[4 * L] = {0};
-      memcpy(rest, x + i, (size_t)(end - i) * sizeof(T));
-      if (kind & FN_WITH_SLOPE) memcpy(rest_dy, dy + i, (size_t)(end - i) * sizeof(T));
+    if (i < end) {
+      T rest[4 * L], rest_dy[4 * L];
+      FN(end_of_row)(rest, x, i, n);
+      if (kind & FN_WITH_SLOPE) FN(end_of_row)(rest_dy, dy, i, n);
       FN(measure_four)(rest, rest_dy, sizes, dots, met, kind);
     }
     for (int l = 0; l < L; l++) {
@@ -143,8 +165,27 @@ FN_INLINE void FN(measure_rows_of)(const T *const *x, const T *const *dy, int ro
   for (int r = 0; !(kind & FN_WITH_SLOPE) && r < rows; r++) to->dot[r] = 0;
 }
 
+/* Squares of floats, added four or eight at a time before their sums are taken in double; where one may have left its
+ * range all are doubles. */
+static void FN(measure_squares)(const T *const *x, int rows, int64_t n, FN(extents) *to) {
+  double none[FN_LANES], squares[FN(BATCH)][FN_LANES];
+  for (int r = 0; r < rows; r++) FN(norm_sums)(x[r], n, 0, none, squares[r], 0);
+  FN_FOLD_LANES(double, squares, rows, to->size, 1);
+  for (int r = 0; r < rows; r++) to->dot[r] = to->ties[r] = 0;
+  for (int row = 0; row < rows; row++) {
+    double *size = to->size + row;
+    if (fn_finite(*size) && *size >= (double)n * FN_LEAST_SQUARE) continue;
+    FN(measure_row_of)(x[row], x[row], n, squares[0], none, to->ties + row, FN_SQUARES);
+    FN_FOLD_LANES(double, squares, 1, size, 1);
+  }
+}
+
 /* Sums of some rows. */
 static void FN(measure_rows)(const T *const *x, const T *const *dy, int rows, int64_t n, FN(extents) *to, int kind) {
+  if (FN_TYPE == FN_F32 && kind == FN_SQUARES && n >= FN_LANES) {
+    FN(measure_squares)(x, rows, n, to);
+    return;
+  }
   switch (kind) {
 #define FN_CASE(kind)                                                                                                  \
   case kind:                                                                                                           \
@@ -244,9 +285,24 @@ static inline T FN(divide)(T x, T dy, T divisor, T slope, T top, int kind) {
   return (dy - (!(kind & FN_LARGEST) || size == top ? here : 0)) / divisor;
 }
 
-FN_INLINE void FN(divide_row_of)(T *y, const T *x, const T *dy, int64_t n, T divisor, T slope, T top, int kind) {
+FN_INLINE void FN(divide_some)(T *y, const T *x, const T *dy, int64_t n, T divisor, T slope, T top, int kind) {
   FN_IVDEP
   for (int64_t i = 0; i < n; i++) y[i] = FN(divide)(x[i], kind & FN_WITH_SLOPE ? dy[i] : 0, divisor, slope, top, kind);
+}
+
+/* By lines; the last one is computed before anything is written, since y may be x. */
+FN_INLINE void FN(divide_row_of)(T *y, const T *x, const T *dy, int64_t n, T divisor, T slope, T top, int kind) {
+  enum { W = FN(LINE) };
+  if (n < W) {
+    FN(divide_some)(y, x, dy, n, divisor, slope, top, kind);
+    return;
+  }
+  T tail[W];
+  const int64_t last = n - W;
+  FN(divide_some)(tail, x + last, dy + (kind & FN_WITH_SLOPE ? last : 0), W, divisor, slope, top, kind);
+  for (int64_t i = 0; i + W <= n; i += W)
+    FN(divide_some)(y + i, x + i, dy + (kind & FN_WITH_SLOPE ? i : 0), W, divisor, slope, top, kind);
+  memcpy(y + last, tail, sizeof tail);
 }
 
 FN_INLINE void FN(divide_across_of)(T *y, const T *x, const T *dy, int64_t n, const T *divisor, const T *slope,
@@ -353,12 +409,14 @@ static void FN(normalize_rows)(const fn_job *job, int64_t lo, int64_t hi, void *
   /* Short rows that follow each other in memory go past the cache together, from a tile. */
   const int in_tile = (half || FN(native)(&job->array[FN_Y])) && FN(in_line)(job, FN_Y) && together > 1 &&
                       (half || (job->stream && adjacent));
+  const int direct = FN(native)(&job->array[FN_X]) && FN(in_line)(job, FN_X);
   FN(extents) extents;
   FN(divisors) by;
   for (int64_t row = lo; row < hi; row += together) {
     const int rows = hi - row < together ? (int)(hi - row) : (int)together;
     for (int r = 0; r < rows; r++) {
-      x[r] = FN(load)(job, FN_X, fn_base(job, FN_X, row + r, 0), 0, n, x_tile + r * n);
+      const char *from = fn_base(job, FN_X, row + r, 0);
+      x[r] = direct ? (const T *)(const void *)from : FN(load)(job, FN_X, from, 0, n, x_tile + r * n);
       dy[r] = with_slope ? FN(load)(job, FN_Z, fn_base(job, FN_Z, row + r, 0), 0, n, dy_tile + r * n) : x[r];
     }
     if (kind & FN_ANY_POWER) {
