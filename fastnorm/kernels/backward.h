@@ -228,17 +228,19 @@ static void FN(backward_batch)(const fn_job *job, int64_t k, int rows, int64_t s
 
 /* ---- kernels ----------------------------------------------------------------------------------------------------- */
 
+/* Magnitudes are in the order of their bits, infinity and NaN above all numbers. */
 static void FN(backward_weight)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
   const T *weight = job->weight;
-  T most = 0;
-  int special = 0;
-  FN_IVDEP
+  U most = 0;
+  T largest;
   for (int64_t i = lo; i < hi; i++) {
-    const T v = weight[i], magnitude = v < 0 ? -v : v;
-    special |= !(v - v == 0);
-    most = magnitude > most ? magnitude : most;
+    U bits;
+    memcpy(&bits, weight + i, sizeof bits);
+    bits &= (U)~((U)1 << (8 * sizeof(U) - 1));
+    most = bits > most ? bits : most;
   }
-  *(double *)scratch = special ? __builtin_inf() : (double)most;
+  memcpy(&largest, &most, sizeof largest);
+  *(double *)scratch = fn_finite((double)largest) ? (double)largest : __builtin_inf();
 }
 
 static void FN(backward_sums)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
@@ -316,9 +318,12 @@ static void FN(backward_fold)(const fn_job *job, int64_t lo, int64_t hi, void *s
 /* Totals become dweight and dbias, rounded once. */
 static void FN(backward_finish)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
   (void)scratch;
-  for (int64_t i = lo; i < hi; i++) {
-    const int64_t place = fn_along(job, FN_P, job->index + i);
-    if (job->dweight) fn_put(job->dweight, job->parameter_dtype, place, job->slots[i]);
-    if (job->dbias) fn_put(job->dbias, job->parameter_dtype, place, job->slots[job->width + i]);
+  for (int64_t i = lo; i < hi;) {
+    const fn_run run = fn_next_run(job, FN_P, job->index + i, hi - i);
+    const int64_t step = fn_step(job, FN_P);
+    const double *dweight = job->slots + i, *dbias = dweight + job->width;
+    if (job->dweight) fn_put_all(job->dweight, job->parameter_dtype, run.offset, step, dweight, run.count);
+    if (job->dbias) fn_put_all(job->dbias, job->parameter_dtype, run.offset, step, dbias, run.count);
+    i += run.count;
   }
 }

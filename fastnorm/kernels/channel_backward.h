@@ -135,8 +135,7 @@ static void FN(channel_totals)(const fn_job *job, int64_t lo, int64_t hi, void *
 
 static void FN(channel_finish)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
   (void)scratch;
-  for (int64_t c = lo; c < hi; c++) {
-    if (job->dweight) fn_put(job->dweight, job->parameter_dtype, c, job->totals[c]);
-    if (job->dbias) fn_put(job->dbias, job->parameter_dtype, c, job->totals[job->period + c]);
-  }
+  const double *dweight = job->totals + lo, *dbias = dweight + job->period;
+  if (job->dweight) fn_put_all(job->dweight, job->parameter_dtype, lo, 1, dweight, hi - lo);
+  if (job->dbias) fn_put_all(job->dbias, job->parameter_dtype, lo, 1, dbias, hi - lo);
 }

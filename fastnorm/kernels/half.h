@@ -110,18 +110,22 @@ static void fn_narrow(char *to, const float *from, int64_t count, int dtype) {
   }
 }
 
-/* A double rounded once: to the digits of the half type, by adding and taking away what leaves just these. */
-static uint16_t fn_half_of(double v, int dtype) {
-  const int digits = dtype == FN_F16 ? 11 : 8, least = dtype == FN_F16 ? -14 : -126;
-  uint64_t bits;
-  memcpy(&bits, &v, sizeof bits);
-  int exponent = (int)(bits >> 52 & 0x7ff) - 1023;
-  if (exponent < 128) {
-    exponent = (exponent < least ? least : exponent) - (digits - 1);
-    const uint64_t unit = (uint64_t)(exponent + 52 + 1023) << 52 | (uint64_t)1 << 51; /* 1.5 * 2^52 units */
-    double shift;
-    memcpy(&shift, &unit, sizeof shift);
-    v = copysign((v + shift) - shift, v);
+/* A double as a float that rounds to the same half: one that is not exact is odd (Boldo, Melquiond, "When double
+ * rounding is odd", 2005). */
+static inline float fn_odd(double v) {
+  const float nearest = (float)v;
+  uint32_t bits = fn_bits_of(nearest);
+  bits -= fabs((double)nearest) > fabs(v);
+  bits |= (double)nearest != v;
+  return v == v ? fn_float_of(bits) : __builtin_nanf("");
+}
+
+/* Doubles rounded once, NaN to the canonical one. */
+static void fn_narrow_doubles(char *to, const double *from, int64_t count, int dtype) {
+  float odd[64];
+  for (int64_t i = 0, some; i < count; i += some) {
+    some = count - i < 64 ? count - i : 64;
+    for (int64_t j = 0; j < some; j++) odd[j] = fn_odd(from[i + j]);
+    fn_narrow(to + 2 * i, odd, some, dtype);
   }
-  return dtype == FN_F16 ? fn_narrow_f16((float)v) : fn_narrow_bf16((float)v);
 }

@@ -219,6 +219,17 @@ static const T *FN(close_up)(const T *x, int64_t *stride, int64_t n, int64_t col
   return tile;
 }
 
+/* States of one row. */
+static void FN(chunk_single)(const T *x, int64_t cols, double *state, int64_t state_stride) {
+  for (int plane = 0; plane < FN_M3; plane++)
+    for (int64_t j = 0; j < cols; j++) state[plane * state_stride + j] = plane == FN_COUNT;
+  for (int64_t j = 0; j < cols; j++) {
+    const double v = 0.0 + (double)x[j]; /* no sum is -0 */
+    state[FN_MEAN * state_stride + j] = v;
+    state[FN_VAR * state_stride + j] = v - v; /* NaN of what is not finite */
+  }
+}
+
 /* States of `cols` <= FN_STRIP columns of n > 0 rows. */
 static void FN(chunk_columns)(const fn_job *job, const T *x, int64_t stride, int64_t n, int64_t cols, T *tile,
                               double *state, int64_t state_stride) {
@@ -227,6 +238,11 @@ static void FN(chunk_columns)(const fn_job *job, const T *x, int64_t stride, int
   const int dense = job->dense && job->beside <= FN_STRIP;
   const int64_t group = dense ? fn_group_rows(job->beside) : 1, sample = fn_sample_size(n, 16);
   const int64_t wide = group * cols, whole = n / group;
+  if (n == 1) {
+    FN(chunk_single)(x, cols, state, state_stride);
+    if (job->extrema) FN(extremes)(x, stride, n, cols, state + FN_MIN * state_stride, state + FN_MAX * state_stride);
+    return;
+  }
   if (group > 1) x = FN(close_up)(x, &stride, n, cols, tile); /* a sum that was stored elsewhere */
   for (int64_t j = 0; j < cols; j++) g[j] = 0;
   for (int64_t i = 0; i < sample; i++)
@@ -289,8 +305,13 @@ static void FN(moments_chunks)(const fn_job *job, int64_t lo, int64_t hi, void *
 static void FN(whole)(const fn_job *job, int64_t outer, int64_t j, int64_t cols, void *scratch) {
   double *state = (double *)(void *)((char *)scratch + FN_SCRATCH_STATES), *part = state + FN_PLANES * FN_STRIP;
   const int64_t p = fn_place(job, outer, j), step = job->inner.step[FN_P];
-  fn_begin(job, state, FN_STRIP, cols, p, step);
-  for (int64_t start = 0; start < job->n; start += job->chunk) {
+  /* The first chunk may stand where nothing stood. */
+  const int plain = !fn_is_masked(job) && job->order <= 2 && job->norm != FN_RANGE && job->n > 0 && !job->resume;
+  if (plain)
+    FN(chunk)(job, outer, j, 0, job->n < job->chunk ? job->n : job->chunk, cols, scratch, state, FN_STRIP);
+  else
+    fn_begin(job, state, FN_STRIP, cols, p, step);
+  for (int64_t start = plain ? job->chunk : 0; start < job->n; start += job->chunk) {
     const int64_t left = job->n - start;
     FN(chunk)(job, outer, j, start, left < job->chunk ? left : job->chunk, cols, scratch, part, FN_STRIP);
     fn_merge_states(job, state, FN_STRIP, part, FN_STRIP, cols);

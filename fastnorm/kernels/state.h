@@ -149,11 +149,24 @@ static inline double fn_quiet(double v) { return v == v ? v : __builtin_nan("");
 static void fn_put(void *to, int dtype, int64_t index, double value) {
   value = fn_quiet(value);
   if (fn_is_half(dtype))
-    ((uint16_t *)to)[index] = fn_half_of(value, dtype);
+    fn_narrow_doubles((char *)to + 2 * index, &value, 1, dtype);
   else if (dtype == FN_F32)
     ((float *)to)[index] = (float)value;
   else
     ((double *)to)[index] = value;
+}
+
+/* `count` values, `step` apart from index p on. */
+static void fn_put_all(void *to, int dtype, int64_t p, int64_t step, const double *values, int64_t count) {
+  if (step == 1 && dtype == FN_F32) {
+    for (int64_t j = 0; j < count; j++) ((float *)to)[p + j] = (float)fn_quiet(values[j]);
+  } else if (step == 1 && dtype == FN_F64) {
+    for (int64_t j = 0; j < count; j++) ((double *)to)[p + j] = fn_quiet(values[j]);
+  } else if (step == 1 && fn_is_half(dtype)) {
+    fn_narrow_doubles((char *)to + 2 * p, values, count, dtype);
+  } else {
+    for (int64_t j = 0; j < count; j++) fn_put(to, dtype, p + j * step, values[j]);
+  }
 }
 
 /* Variance with n - ddof degrees of freedom; inf or NaN when none is left, as NumPy. */
@@ -190,27 +203,37 @@ static inline void fn_save(const fn_job *job, int64_t p, double count, double me
   job->saved[2 * kept + p] = var;
 }
 
+/* What a job wants of the spread of a column, of which there is something. */
+static inline double fn_spread_of(const fn_job *job, const double *column, int64_t stride) {
+  if (job->finish == FN_SKEWNESS || job->finish == FN_KURTOSIS) return fn_shape(job, column, stride);
+  return fn_spread(job, fn_square_of(job, column, stride));
+}
+
 /* Results of `cols` columns whose statistics stand `step` apart from index p on. */
 static void fn_finish(const fn_job *job, const double *state, int64_t stride, int64_t cols, int64_t p, int64_t step) {
-  for (int64_t j = 0; (job->state || job->saved || job->mean || job->spread) && j < cols; j++, p += step) {
-    const double *column = state + j;
-    if (job->state)
-      for (int plane = 0; plane < fn_planes(job); plane++)
-        job->state[plane * job->state_stride + p] = fn_quiet(column[plane * stride]);
-    if (job->saved)
-      fn_save(job, p, column[FN_COUNT * stride], column[FN_MEAN * stride] + column[FN_MEAN_LO * stride],
-              fn_variance(column, stride, 0));
-    const int range = job->norm == FN_RANGE, empty = column[FN_COUNT * stride] == 0;
+  const int range = job->norm == FN_RANGE;
+  double values[FN_STRIP];
+  for (int64_t count; cols > 0; state += count, cols -= count, p += count * step) {
+    count = cols < FN_STRIP ? cols : FN_STRIP;
+    for (int plane = 0; job->state && plane < fn_planes(job); plane++)
+      for (int64_t j = 0; j < count; j++)
+        job->state[plane * job->state_stride + p + j * step] = fn_quiet(state[plane * stride + j]);
+    for (int64_t j = 0; job->saved && j < count; j++)
+      fn_save(job, p + j * step, state[FN_COUNT * stride + j],
+              state[FN_MEAN * stride + j] + state[FN_MEAN_LO * stride + j], fn_variance(state + j, stride, 0));
     if (job->mean) {
-      const double mean = column[FN_MEAN * stride] + column[FN_MEAN_LO * stride];
-      fn_put(job->mean, job->out_dtype, p, empty ? __builtin_nan("") : range ? column[FN_MIN * stride] : mean);
+      const double *first = state + (range ? FN_MIN : FN_MEAN) * stride;
+      for (int64_t j = 0; j < count; j++) values[j] = range ? first[j] : first[j] + state[FN_MEAN_LO * stride + j];
+      for (int64_t j = 0; j < count; j++)
+        values[j] = state[FN_COUNT * stride + j] == 0 ? __builtin_nan("") : values[j];
+      fn_put_all(job->mean, job->out_dtype, p, step, values, count);
     }
-    if (job->spread && range)
-      fn_put(job->spread, job->out_dtype, p, empty ? __builtin_nan("") : column[FN_MAX * stride]);
-    else if (job->spread && (job->finish == FN_SKEWNESS || job->finish == FN_KURTOSIS))
-      fn_put(job->spread, job->out_dtype, p, fn_shape(job, column, stride));
-    else if (job->spread)
-      fn_put(job->spread, job->out_dtype, p, fn_spread(job, fn_square_of(job, column, stride)));
+    if (job->spread) {
+      for (int64_t j = 0; !range && j < count; j++) values[j] = fn_spread_of(job, state + j, stride);
+      for (int64_t j = 0; range && j < count; j++)
+        values[j] = state[FN_COUNT * stride + j] == 0 ? __builtin_nan("") : state[FN_MAX * stride + j];
+      fn_put_all(job->spread, job->out_dtype, p, step, values, count);
+    }
   }
 }
 

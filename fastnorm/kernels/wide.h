@@ -13,7 +13,7 @@ enum { FN_SQUARES = 1, FN_LARGEST = 2, FN_WITH_SLOPE = 4, FN_ANY_POWER = 8 };
   X(FN_LARGEST | FN_WITH_SLOPE)
 
 static inline int fn_size_kind(const fn_job *job) {
-  const double p = job->exponent;
+  const double p = job->n == 1 && job->exponent > 0 ? 1 : job->exponent; /* one element: |x|, whatever p */
   const int kind = p == 1 ? 0 : p == 2 ? FN_SQUARES : p > 0x1.fffffffffffffp+1023 ? FN_LARGEST : FN_ANY_POWER;
   return kind | (job->array[FN_Z].data ? FN_WITH_SLOPE : 0);
 }
