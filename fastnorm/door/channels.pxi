@@ -149,6 +149,13 @@ cdef void move_running(cnp.ndarray mean, cnp.ndarray var, double momentum, const
     fn_fp_leave(word)
 
 
+cdef object from_front(object axis, object x):
+    """An axis that may be counted from the end, counted from the front; anything unusual as it is."""
+    if type(axis) is int and axis < 0 and cnp.PyArray_CheckExact(x):
+        return axis + cnp.PyArray_NDIM(x)
+    return axis
+
+
 cdef object begin_channels(fn_job *job, object x, object axis, object weight, object bias, object eps, object where,
                            object out, bint checked):
     """The array to write, with parameters and `eps` in the job; None for anything unusual."""
@@ -273,6 +280,7 @@ def batch_norm(x, running_mean, running_var, weight, bias, bint training, moment
     cdef double moved
     cdef bint known = running_mean is not None
     weight, bias = as_affine(weight, x), as_affine(bias, x)
+    axis = from_front(axis, x)
     y = begin_channels(&job, x, axis, weight, bias, eps, where, out, checked)
     if y is None or not number(momentum, &moved) or (where is not None and not checked):
         return None
@@ -328,6 +336,7 @@ def instance_norm(x, running_mean, running_var, weight, bias, momentum, eps, axi
     cdef double moved
     cdef bint known = running_mean is not None
     weight, bias = as_affine(weight, x), as_affine(bias, x)
+    axis = from_front(axis, x)
     y = begin_channels(&job, x, axis, weight, bias, eps, None, out, checked)
     if y is None or axis == 0 or not number(momentum, &moved) or known != (running_var is not None):
         return None
@@ -353,6 +362,7 @@ def group_norm(x, groups, weight, bias, eps, axis, out, bint return_stats, bint 
     cdef cnp.ndarray y
     cdef int64_t channels, count
     weight, bias = as_affine(weight, x), as_affine(bias, x)
+    axis = from_front(axis, x)
     y = begin_channels(&job, x, axis, weight, bias, eps, None, out, checked)
     if y is None or axis == 0 or type(groups) is not int or groups <= 0 or groups > 1 << 40:
         return None

@@ -156,12 +156,6 @@ static void FN(params_of)(const fn_job *job, const double *state, int64_t stride
     if ((kind) & FN_WITH_SHIFT) (y) += (shift);                                                                        \
   } while (0)
 
-typedef T FN(vector) __attribute__((vector_size(FN_VECTOR), may_alias));
-typedef T FN(loose_vector) __attribute__((vector_size(FN_VECTOR), aligned(sizeof(T)), may_alias));
-typedef K FN(keys) __attribute__((vector_size(FN_VECTOR), may_alias));
-typedef K FN(loose_keys) __attribute__((vector_size(FN_VECTOR), aligned(sizeof(K)), may_alias));
-enum { FN(WIDTH) = FN_VECTOR / sizeof(T), FN(LINE) = 64 / sizeof(T) };
-
 /* NaN stays NaN. */
 static inline FN(vector) FN(rectified_vector)(FN(vector) y) {
   return (FN(vector))((FN(keys))y & ~(FN(keys))(y <= (FN(vector)){0}));
@@ -434,10 +428,15 @@ static void FN(apply_across)(T *y, const T *x, int64_t n, const FN(params) *para
 static void FN(repeat_params)(FN(params) *params, int64_t cols, int64_t wide, int64_t first) {
   T *lists[] = {params->center, params->center_lo, params->scale, params->shift}, once[FN_STRIP];
   for (int k = 0; k < 4; k++) {
-    memcpy(once, lists[k], (size_t)cols * sizeof(T));
-    for (int64_t j = 0, at = first; j < wide; j += cols - at, at = 0) {
-      const int64_t count = wide - j < cols - at ? wide - j : cols - at;
-      memcpy(lists[k] + j, once + at, (size_t)count * sizeof(T));
+    T *list = lists[k];
+    if (first) {
+      memcpy(once, list, (size_t)first * sizeof(T));
+      memmove(list, list + first, (size_t)(cols - first) * sizeof(T));
+      memcpy(list + cols - first, once, (size_t)first * sizeof(T));
+    }
+    for (int64_t held = cols, count; held < wide; held += count) {
+      count = wide - held < held ? wide - held : held;
+      memcpy(list + held, list, (size_t)count * sizeof(T));
     }
   }
 }

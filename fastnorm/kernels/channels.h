@@ -267,8 +267,12 @@ static void FN(scale_columns)(const fn_job *job, int64_t lo, int64_t hi, void *s
     const int64_t cols = job->inner.size - j < FN_STRIP ? job->inner.size - j : FN_STRIP;
     int64_t stride;
     FN(bring_params)(job, fn_place(job, outer, j), job->inner.step[FN_P], cols, &params);
-    const T *x = FN(load_columns)(job, FN_X, fn_base(job, FN_X, outer, j), start, rows, cols, tile, &stride);
-    FN(apply_strip)(job, x, stride, outer, j, start, rows, cols, &params, NULL, out, (uint8_t *)(out + FN_CHUNK));
+    const int64_t few = FN(rows_at_once)(job, FN_X, rows, cols);
+    for (int64_t at = start, n; at < start + rows; at += n) {
+      n = start + rows - at < few ? start + rows - at : few;
+      const T *x = FN(load_columns)(job, FN_X, fn_base(job, FN_X, outer, j), at, n, cols, tile, &stride);
+      FN(apply_strip)(job, x, stride, outer, j, at, n, cols, &params, NULL, out, (uint8_t *)(out + FN_CHUNK));
+    }
     for (int64_t c = 0; job->given && start == 0 && !params.all && c < cols; c++)
       if (params.scale[c] != params.scale[c]) FN(norm_careful)(job, outer, j + c, tile);
   }

@@ -103,6 +103,13 @@ static inline int FN(packs_halves)(const fn_job *job, int which, int64_t cols) {
          (cols == 1 || job->inner.step[which] == 2) && (job->n == 1 || fn_step(job, which) == 2 * cols);
 }
 
+/* Of rows that pass through a tile on their way, few enough to stay in the L1 cache; others are visited at once. */
+static inline int64_t FN(rows_at_once)(const fn_job *job, int which, int64_t rows, int64_t cols) {
+  const int64_t few = FN_TILE / cols;
+  if (!fn_is_half(job->array[which].dtype)) return rows;
+  return few < 1 ? 1 : few;
+}
+
 /* Columns of halves that each lie in one piece, `across` bytes apart. */
 static void FN(turn_halves)(T *to, const char *from, int64_t across, int64_t rows, int64_t cols, int dtype) {
   enum { ROWS = 64, COLS = 16 };

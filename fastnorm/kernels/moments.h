@@ -11,6 +11,15 @@
 #define FN_SQUARES_4(d, k)                                                                                             \
   ((d(k) * d(k) + d((k) + 1) * d((k) + 1)) + (d((k) + 2) * d((k) + 2) + d((k) + 3) * d((k) + 3)))
 
+/* Less than four lanes of x - g, and zeros behind them. */
+FN_INLINE void FN(end_of_run)(const T *x, int64_t count, double g, double *rest) {
+  enum { W = FN(WIDTH), ALL = 4 * FN_LANES };
+  T some[ALL] = {0};
+  for (int k = 0; k < ALL && k < count; k += W)
+    FN(store_all)(some + k, count - k >= W ? FN(load_all)(x + k) : FN(load_some)(x + k, count - k, 0));
+  for (int k = 0; k < ALL; k++) rest[k] = k < (int)count ? (double)some[k] - g : 0;
+}
+
 /* Sums over n contiguous elements. Four are added before they meet a lane, and lanes are flushed every FN_FLUSH
  * elements: few additions to one number make small rounding errors. */
 static void FN(sum_row)(const T *x, int64_t n, double g, double *sum, double *squares) {
@@ -29,8 +38,8 @@ static void FN(sum_row)(const T *x, int64_t n, double g, double *sum, double *sq
       }
 #undef FN_D
     if (i < count) {
-      double rest[4 * L] = {0};
-      for (int64_t l = 0; i + l < count; l++) rest[l] = (double)row[i + l] - g;
+      double rest[4 * L];
+      FN(end_of_run)(row + i, count - i, g, rest);
 #define FN_D(k) rest[(k) * L + l]
       for (int l = 0; l < L; l++) {
         s[l] += FN_SUM_4(FN_D, 0);
@@ -168,7 +177,9 @@ static void FN(chunk_row)(const fn_job *job, const T *x, int64_t n, double *stat
   const int64_t sample = fn_sample_size(n, 128), step = n / sample;
   const double count = (double)n;
   double parts[4] = {0}, g, s, q;
-  for (int64_t i = 0; i < sample; i++) parts[i % 4] += (double)x[i * step];
+  for (int64_t i = 0; sample >= 4 && i < sample; i += 4)
+    for (int k = 0; k < 4; k++) parts[k] += (double)x[(i + k) * step];
+  for (int64_t i = 0; sample < 4 && i < sample; i++) parts[i] = (double)x[i * step];
   g = ((parts[0] + parts[2]) + (parts[1] + parts[3])) / (double)sample;
   FN(sum_row)(x, n, g, &s, &q);
   if (fn_missed((double)n, s, q, 128)) {
@@ -301,32 +312,36 @@ static void FN(moments_chunks)(const fn_job *job, int64_t lo, int64_t hi, void *
   }
 }
 
-/* Whole columns j <= column < j + cols of problem `outer`, chunk by chunk; their statistics stand from p on. */
-static void FN(whole)(const fn_job *job, int64_t outer, int64_t j, int64_t cols, void *scratch) {
+/* Whole columns j <= column < j + cols of problem `outer`, chunk by chunk, or rows `outer` and on; their statistics
+ * stand `step` apart from p on. */
+static void FN(whole)(const fn_job *job, int64_t outer, int64_t j, int64_t cols, int64_t step, void *scratch) {
   double *state = (double *)(void *)((char *)scratch + FN_SCRATCH_STATES), *part = state + FN_PLANES * FN_STRIP;
-  const int64_t p = fn_place(job, outer, j), step = job->inner.step[FN_P];
+  const int64_t p = fn_place(job, outer, j), rows = job->columns ? 1 : cols, wide = job->columns ? cols : 1;
   /* The first chunk may stand where nothing stood. */
   const int plain = !fn_is_masked(job) && job->order <= 2 && job->norm != FN_RANGE && job->n > 0 && !job->resume;
-  if (plain)
-    FN(chunk)(job, outer, j, 0, job->n < job->chunk ? job->n : job->chunk, cols, scratch, state, FN_STRIP);
-  else
-    fn_begin(job, state, FN_STRIP, cols, p, step);
-  for (int64_t start = plain ? job->chunk : 0; start < job->n; start += job->chunk) {
-    const int64_t left = job->n - start;
-    FN(chunk)(job, outer, j, start, left < job->chunk ? left : job->chunk, cols, scratch, part, FN_STRIP);
-    fn_merge_states(job, state, FN_STRIP, part, FN_STRIP, cols);
+  if (!plain) fn_begin(job, state, FN_STRIP, cols, p, step);
+  for (int64_t start = 0; start < job->n; start += job->chunk) {
+    const int64_t left = job->n - start, n = left < job->chunk ? left : job->chunk;
+    double *to = plain && start == 0 ? state : part;
+    for (int64_t r = 0; r < rows; r++) FN(chunk)(job, outer + r, j, start, n, wide, scratch, to + r, FN_STRIP);
+    if (to == part) fn_merge_states(job, state, FN_STRIP, part, FN_STRIP, cols);
   }
   fn_finish(job, state, FN_STRIP, cols, p, step);
 }
 
+/* Short rows whose statistics stand one step apart are concluded together. */
 static void FN(moments_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
-  for (int64_t row = lo; row < hi; row++) FN(whole)(job, row, 0, 1, scratch);
+  const int together = job->kept_ndim == 1 && job->n <= job->chunk;
+  const int64_t most = together ? 64 : 1, step = together ? job->kept[0].step[FN_P] : 0;
+  for (int64_t row = lo; row < hi; row += most)
+    FN(whole)(job, row, 0, hi - row < most ? hi - row : most, step, scratch);
 }
 
 static void FN(moments_columns)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
   const int64_t strips = (job->inner.size + job->strip - 1) / job->strip;
   for (int64_t unit = lo; unit < hi; unit++) {
     const int64_t j = unit % strips * job->strip;
-    FN(whole)(job, unit / strips, j, job->inner.size - j < job->strip ? job->inner.size - j : job->strip, scratch);
+    FN(whole)(job, unit / strips, j, job->inner.size - j < job->strip ? job->inner.size - j : job->strip,
+              job->inner.step[FN_P], scratch);
   }
 }

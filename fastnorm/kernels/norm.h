@@ -250,12 +250,15 @@ static void FN(apply_columns)(const fn_job *job, int64_t lo, int64_t hi, void *s
     const int64_t rows = job->n - start < job->chunk ? job->n - start : job->chunk;
     for (int64_t j = 0; j < job->inner.size; j += FN_STRIP) {
       const int64_t cols = job->inner.size - j < FN_STRIP ? job->inner.size - j : FN_STRIP;
+      const int64_t p = fn_place(job, outer, j), few = FN(rows_at_once)(job, job->source, rows, cols);
+      const char *base = fn_base(job, job->source, outer, j);
       int64_t stride;
-      const T *x =
-          FN(load_columns)(job, job->source, fn_base(job, job->source, outer, j), start, rows, cols, tile, &stride);
-      const int64_t p = fn_place(job, outer, j);
       FN(params_of)(job, job->state + p, job->state_stride, step, p, cols, &params);
-      FN(apply_strip)(job, x, stride, outer, j, start, rows, cols, &params, NULL, out, (uint8_t *)(out + FN_CHUNK));
+      for (int64_t at = start, count; at < start + rows; at += count) {
+        count = start + rows - at < few ? start + rows - at : few;
+        const T *x = FN(load_columns)(job, job->source, base, at, count, cols, tile, &stride);
+        FN(apply_strip)(job, x, stride, outer, j, at, count, cols, &params, NULL, out, (uint8_t *)(out + FN_CHUNK));
+      }
     }
   }
   fn_stream_end();

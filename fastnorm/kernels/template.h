@@ -147,6 +147,7 @@
 #define FN_LEAST_SQUARE 0x1p-900
 #include "convert.h"
 #include "extrema.h"
+#include "vectors.h"
 #include "moments.h"
 #include "masked.h"
 #include "norm_stats.h"
@@ -189,6 +190,7 @@
 #define FN_LEAST_SQUARE 0x1p-100 /* sums of squares above lose nothing to underflow */
 #include "convert.h"
 #include "extrema.h"
+#include "vectors.h"
 #include "moments.h"
 #include "masked.h"
 #include "norm_stats.h"

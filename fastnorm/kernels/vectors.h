@@ -1,0 +1,69 @@
+/* Vectors of a register, and parts of one. */
+
+typedef T FN(vector) __attribute__((vector_size(FN_VECTOR), may_alias));
+typedef T FN(loose_vector) __attribute__((vector_size(FN_VECTOR), aligned(sizeof(T)), may_alias));
+typedef K FN(keys) __attribute__((vector_size(FN_VECTOR), may_alias));
+typedef K FN(loose_keys) __attribute__((vector_size(FN_VECTOR), aligned(sizeof(K)), may_alias));
+enum { FN(WIDTH) = FN_VECTOR / sizeof(T), FN(LINE) = 64 / sizeof(T) };
+
+FN_INLINE FN(vector) FN(load_all)(const T *from) { return *(const FN(loose_vector) *)(const void *)from; }
+FN_INLINE void FN(store_all)(T *to, FN(vector) v) { *(FN(loose_vector) *)(void *)to = v; }
+
+/* Fewer elements than a vector has; `other` behind what is loaded. */
+#if defined(__x86_64__) && FN_VECTOR == 64
+
+FN_INLINE FN(vector) FN(load_some)(const T *from, int64_t count, T other) {
+  const FN(vector) v = other - (FN(vector)){0};
+  const unsigned some = (1u << count) - 1;
+  if (FN_TYPE == FN_F32) return (FN(vector))_mm512_mask_loadu_ps((__m512)v, (__mmask16)some, from);
+  return (FN(vector))_mm512_mask_loadu_pd((__m512d)v, (__mmask8)some, from);
+}
+
+FN_INLINE void FN(store_some)(T *to, FN(vector) v, int64_t count) {
+  const unsigned some = (1u << count) - 1;
+  if (FN_TYPE == FN_F32)
+    _mm512_mask_storeu_ps(to, (__mmask16)some, (__m512)v);
+  else
+    _mm512_mask_storeu_pd(to, (__mmask8)some, (__m512d)v);
+}
+
+#elif defined(__x86_64__) && FN_VECTOR == 32
+
+FN_INLINE __m256i FN(some)(int64_t count) {
+  if (FN_TYPE == FN_F32)
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  return _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3));
+}
+
+FN_INLINE FN(vector) FN(load_some)(const T *from, int64_t count, T other) {
+  const FN(vector) v = other - (FN(vector)){0};
+  const __m256i some = FN(some)(count);
+  const FN(vector) loaded = FN_TYPE == FN_F32
+                                ? (FN(vector))_mm256_maskload_ps((const float *)(const void *)from, some)
+                                : (FN(vector))_mm256_maskload_pd((const double *)(const void *)from, some);
+  return (FN(vector))_mm256_blendv_epi8((__m256i)v, (__m256i)loaded, some);
+}
+
+FN_INLINE void FN(store_some)(T *to, FN(vector) v, int64_t count) {
+  if (FN_TYPE == FN_F32)
+    _mm256_maskstore_ps((float *)(void *)to, FN(some)(count), (__m256)v);
+  else
+    _mm256_maskstore_pd((double *)(void *)to, FN(some)(count), (__m256d)v);
+}
+
+#else
+
+FN_INLINE FN(vector) FN(load_some)(const T *from, int64_t count, T other) {
+  T each[FN(WIDTH)];
+  for (int i = 0; i < FN(WIDTH); i++) each[i] = other;
+  for (int64_t i = 0; i < count; i++) each[i] = from[i];
+  return FN(load_all)(each);
+}
+
+FN_INLINE void FN(store_some)(T *to, FN(vector) v, int64_t count) {
+  T each[FN(WIDTH)];
+  FN(store_all)(each, v);
+  for (int64_t i = 0; i < count; i++) to[i] = each[i];
+}
+
+#endif
