@@ -169,6 +169,7 @@ FN_INLINE void FN(apply_line)(T *to, const T *x, const T *weight, const T *bias,
   for (int k = 0; k < FN(LINE); k += FN(WIDTH)) {
     FN(vector) y;
     FN_AFFINE(y, FN_LOAD(x), center, center_lo, scale, shift, FN_LOAD(weight), FN_LOAD(bias), kind);
+    if (kind & FN_WITH_SHIFT) y = FN(quiet_vector)(y);
     if (kind & FN_WITH_RELU) y = FN(rectified_vector)(y);
     if (kind & FN_PAST_CACHE)
       fn_store_past_cache(to + k, &y);
@@ -190,6 +191,7 @@ FN_INLINE void FN(apply_row)(T *y, const T *x, const T *weight, const T *bias, i
     FN_IVDEP
     for (int64_t i = 0; i < n; i++) {
       FN_AFFINE(y[i], x[i], center, center_lo, scale, shift, weight[i], bias[i], kind);
+      if (kind & FN_WITH_SHIFT) y[i] = FN(quiet)(y[i]);
       if (kind & FN_WITH_RELU) y[i] = FN(rectified)(y[i]);
     }
     return;
@@ -254,6 +256,7 @@ FN_INLINE void FN(apply_border)(T *y, const T *x, int64_t i, int64_t own, const 
     FN_AFFINE(v, v, FN_EITHER(params->center), FN_EITHER(params->center_lo), FN_EITHER(params->scale),
               FN_EITHER(params->shift), v, v, kind);
 #undef FN_EITHER
+    if (kind & FN_WITH_SHIFT) v = FN(quiet_vector)(v);
     if (kind & FN_WITH_RELU) v = FN(rectified_vector)(v);
     if (kind & FN_PAST_CACHE)
       fn_store_past_cache(y + i + k, &v);
@@ -396,6 +399,7 @@ FN_INLINE void FN(apply_across_of_kind)(T *y, const T *x, int64_t n, const T *ce
   for (int64_t i = 0; kind & FN_PAST_CACHE && i < n; i += FN(WIDTH)) {
     FN(vector) v;
     FN_AFFINE(v, FN_LOAD(x), FN_LOAD(center), FN_LOAD(center_lo), FN_LOAD(scale), FN_LOAD(shift), weight, bias, kind);
+    if (kind & FN_WITH_SHIFT) v = FN(quiet_vector)(v);
     if (kind & FN_WITH_RELU) v = FN(rectified_vector)(v);
     fn_store_past_cache(y + i, &v);
   }
@@ -405,6 +409,7 @@ FN_INLINE void FN(apply_across_of_kind)(T *y, const T *x, int64_t n, const T *ce
   for (int64_t i = 0; i < n; i++) {
     T v;
     FN_AFFINE(v, x[i], center[i], center_lo[i], scale[i], shift[i], weight, bias, kind);
+    if (kind & FN_WITH_SHIFT) v = FN(quiet)(v);
     y[i] = kind & FN_WITH_RELU ? FN(rectified)(v) : v;
   }
 }

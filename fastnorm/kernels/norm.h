@@ -11,26 +11,25 @@ static inline int FN(has_residual)(const fn_job *job) { return job->array[FN_Z].
 /* Does something other than the plain sums of norm_stats.h give the statistics? */
 static inline int FN(takes_states)(const fn_job *job) { return job->norm == FN_RANGE || fn_is_masked(job); }
 
-/* s = x + z; s may be either. `past`, if any, gets the same past the cache. */
+/* s = x + z, where NaN is the canonical one; s may be either. `past`, if any, gets the same past the cache. */
 static void FN(add)(T *s, T *past, const T *x, const T *z, int64_t n) {
   enum { W = FN(WIDTH), LINE = FN(LINE) };
   const int64_t head = (int64_t)((-(uintptr_t)(past ? past : s) & 63) / sizeof(T));
   int64_t i = 0;
   for (; i < head && i < n; i++) {
-    const T sum = x[i] + z[i];
+    const T sum = FN(quiet)(x[i] + z[i]);
     s[i] = sum;
     if (past) past[i] = sum;
   }
   for (; i + LINE <= n; i += LINE) {
     FN(vector) sum[LINE / W];
     for (int k = 0; k < LINE; k += W)
-      sum[k / W] =
-          *(const FN(loose_vector) *)(const void *)(x + i + k) + *(const FN(loose_vector) *)(const void *)(z + i + k);
-    for (int k = 0; k < LINE; k += W) *(FN(loose_vector) *)(void *)(s + i + k) = sum[k / W];
+      sum[k / W] = FN(quiet_vector)(FN(load_all)(x + i + k) + FN(load_all)(z + i + k));
+    for (int k = 0; k < LINE; k += W) FN(store_all)(s + i + k, sum[k / W]);
     for (int k = 0; past && k < LINE; k += W) fn_store_past_cache(past + i + k, &sum[k / W]);
   }
   for (; i < n; i++) {
-    const T sum = x[i] + z[i];
+    const T sum = FN(quiet)(x[i] + z[i]);
     s[i] = sum;
     if (past) past[i] = sum;
   }

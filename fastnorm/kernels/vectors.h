@@ -9,6 +9,15 @@ enum { FN(WIDTH) = FN_VECTOR / sizeof(T), FN(LINE) = 64 / sizeof(T) };
 FN_INLINE FN(vector) FN(load_all)(const T *from) { return *(const FN(loose_vector) *)(const void *)from; }
 FN_INLINE void FN(store_all)(T *to, FN(vector) v) { *(FN(loose_vector) *)(void *)to = v; }
 
+/* NaN becomes the canonical one: those of x have signs and payloads, and those of sums signs that are the processor's
+ * choice. */
+static inline T FN(quiet)(T v) { return v == v ? v : (T)__builtin_nan(""); }
+static inline FN(vector) FN(quiet_vector)(FN(vector) v) {
+  const FN(keys) number = (FN(keys))(v == v);
+  const FN(vector) nan = (T)__builtin_nan("") - (FN(vector)){0};
+  return (FN(vector))(((FN(keys))v & number) | ((FN(keys))nan & ~number));
+}
+
 /* Fewer elements than a vector has; `other` behind what is loaded. */
 #if defined(__x86_64__) && FN_VECTOR == 64
 
