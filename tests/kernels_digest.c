@@ -142,6 +142,18 @@ static void digest_array(const fn_job *job, const problem *p, int which) {
   digest(job->array[which].data, p->size * formats[job->array[which].dtype].bytes);
 }
 
+/* Likewise, but that a NaN is a NaN: those that pass through keep of their bits what the processor keeps. */
+static void digest_numbers(const fn_job *job, const problem *p, int which) {
+  const int dtype = job->array[which].dtype, bytes = formats[dtype].bytes, digits = formats[dtype].digits;
+  const uint64_t sign = (uint64_t)1 << (digits + formats[dtype].exponents), infinity = sign - ((uint64_t)1 << digits);
+  for (int64_t i = 0; i < p->size; i++) {
+    uint64_t bits = 0;
+    memcpy(&bits, job->array[which].data + i * bytes, bytes);
+    if ((bits & (sign - 1)) > infinity) bits = sign - 1;
+    digest(&bits, sizeof bits);
+  }
+}
+
 /* ---- operations -------------------------------------------------------------------------------------------------- */
 
 static void moments(const problem *p, int order, int masked) {
@@ -167,6 +179,29 @@ static void mean_var(const problem *p) { moments(p, 2, 0); }
 static void mean_var_where(const problem *p) { moments(p, 2, 1); }
 static void moments_4(const problem *p) { moments(p, 4, 0); }
 static void moments_3_where(const problem *p) { moments(p, 3, 1); }
+
+/* A long row, chunk by chunk. */
+static void moments_merged(const problem *p) {
+  fn_job job = begin(p), wave;
+  double *running = take(FN_PLANES * sizeof(double)), results[2];
+  job.order = 4;
+  job.state = take(FN_PLANES * sizeof(double));
+  job.state_stride = 1;
+  job.mean = results;
+  job.spread = results + 1;
+  job.out_dtype = FN_F64;
+  plan(&job, p);
+  const int64_t chunks = parts(job.n, job.chunk);
+  wave = job;
+  wave.state = take(FN_PLANES * chunks * sizeof(double));
+  wave.state_stride = chunks;
+  p->table->begin_columns(&job, 0, 1, running);
+  p->table->moments_chunks[job.dtype](&wave, 0, chunks, scratch);
+  p->table->merge_slots(&wave, 0, chunks, running);
+  p->table->finish_columns(&job, 0, 1, running);
+  digest(job.state, FN_PLANES * sizeof(double));
+  digest(results, sizeof results);
+}
 
 static void extrema(const problem *p) {
   fn_job job = begin(p);
@@ -204,7 +239,7 @@ static void norm(const problem *p, fn_job *job) {
   plan(job, p);
   run_norm(p, job);
   digest_array(job, p, FN_Y);
-  if (job->source == FN_S && p->kind != SPECIAL) digest_array(job, p, FN_S); /* its NaN are those of the processor */
+  if (job->source == FN_S) digest_numbers(job, p, FN_S);
   digest(job->mean, bytes);
   digest(job->spread, bytes);
 }
@@ -231,7 +266,7 @@ static void layer_norm_where(const problem *p) {
 
 static void add_layer_norm(const problem *p) {
   fn_job job = layer(p);
-  read_dy(&job, p);
+  use(&job, FN_Z, numbers(p->dtype, p->size, p->kind, SEED_DY), p->dtype);
   use(&job, FN_S, take(p->size * formats[p->dtype].bytes), p->dtype);
   job.source = FN_S;
   norm(p, &job);
@@ -283,6 +318,32 @@ static void channel_norm_relu(const problem *p) {
   fn_job job = channels(p);
   job.relu = 1;
   norm(p, &job);
+}
+
+/* As in evaluation, by statistics that are given. */
+static void channel_scale(const problem *p) {
+  fn_job job = channels(p);
+  const int64_t bytes = job.period * sizeof(double);
+  job.given = 1;
+  job.shortest = FN_RUN;
+  job.state = take(FN_PLANES * bytes);
+  job.state_stride = job.period;
+  memcpy(job.state + FN_MEAN * job.period, numbers(FN_F64, job.period, UNIFORM, SEED_DY), bytes);
+  for (int64_t c = 0; c < job.period; c++) {
+    job.state[FN_COUNT * job.period + c] = 1;
+    job.state[FN_VAR * job.period + c] = 1 + c;
+  }
+  job.folded = take(4 * bytes);
+  write_result(&job, p);
+  plan(&job, p);
+  p->table->find_special[job.dtype](&job, 0, job.period, &job.quiet);
+  p->table->fold_channels[job.dtype](&job, 0, job.period, NULL);
+  if (job.columns)
+    p->table->scale_columns[job.dtype](
+        &job, 0, job.outer * parts(job.n, job.chunk) * parts(job.inner.size, FN_STRIP), scratch);
+  else
+    p->table->scale_rows[job.dtype](&job, 0, job.outer * parts(job.n, FN_CHUNK), scratch);
+  digest_numbers(&job, p, FN_Y);
 }
 
 /* The saved statistics of a forward pass. */
@@ -443,6 +504,42 @@ static void rescale(const problem *p) {
   }
 }
 
+/* Pixels of the last axis, to planes or to pixels; and back. */
+static void picture(const problem *p, int to, int planes, int inverse) {
+  fn_job job = begin(p);
+  const int64_t pixels = p->at.shape[0], period = p->at.shape[1];
+  const int from_bytes = formats[p->dtype].bytes, to_bytes = formats[to].bytes;
+  use(&job, FN_Y, take(p->size * to_bytes), to);
+  job.kept_ndim = job.reduced_ndim = 1;
+  job.kept[0].size = job.outer = 1;
+  job.inner.size = job.period = period;
+  job.inner.step[FN_X] = from_bytes;
+  job.inner.step[FN_Y] = planes ? pixels * to_bytes : to_bytes;
+  job.reduced[0].size = job.n = pixels;
+  job.reduced[0].step[FN_X] = period * from_bytes;
+  job.reduced[0].step[FN_Y] = planes ? to_bytes : period * to_bytes;
+  for (int k = 0; k < FN_STEPS; k++) job.stretch[k] = pixels;
+  job.center = numbers(FN_F64, period, UNIFORM, SEED_BIAS);
+  job.center_lo = inverse ? NULL : take(period * sizeof(double));
+  job.scale = numbers(FN_F64, period, UNIFORM, SEED_WEIGHT);
+  job.most = to == FN_U8 ? 255 : 65535;
+  job.inverse = inverse;
+  job.swap = period > 2;
+  job.chunk = 64;
+  p->table->pictures(&job, 0, parts(pixels, job.chunk), scratch);
+  digest(job.array[FN_Y].data, p->size * to_bytes);
+}
+
+static void pictures(const problem *p) {
+  static const int floats[] = {FN_F32, FN_F16, FN_BF16};
+  const int integer = p->dtype == FN_U8 || p->dtype == FN_U16;
+  if (p->dtype == FN_F64 || (p->dtype > FN_BF16 && !integer)) return;
+  for (int planes = 0; planes < 2; planes++) {
+    for (int i = 0; i < 3; i++) picture(p, floats[i], planes, 0);
+    if (!integer) picture(p, FN_U8, planes, 1), picture(p, FN_U16, planes, 1);
+  }
+}
+
 static void widen_halves(const problem *p) {
   enum { ALL = 1 << 16 };
   uint16_t *halves = take(ALL * sizeof *halves);
@@ -477,6 +574,10 @@ static const layout windows[] = {
 static const layout tables[] = {
     {2, {300, 31, 0}, {S, K, 0}}, {2, {3, 2100, 0}, {S, K, 0}}, {2, {70, 1, 0}, {S, K, 0}},
 };
+static const layout long_rows[] = {{1, {70001, 0, 0}, {R, 0, 0}}};
+static const layout pixels[] = {
+    {2, {1000, 3, 0}, {S, K, 0}}, {2, {77, 4, 0}, {S, K, 0}}, {2, {130, 1, 0}, {S, K, 0}}, {2, {90, 7, 0}, {S, K, 0}},
+};
 static const layout nothing[] = {{1, {1, 0, 0}, {R, 0, 0}}};
 #undef K
 #undef R
@@ -494,6 +595,7 @@ static const struct {
     OP(mean_var_where, lines, FN_F32, FN_U64),
     OP(moments_4, lines, FN_F32, FN_BF16),
     OP(moments_3_where, lines, FN_F32, FN_BF16),
+    OP(moments_merged, long_rows, FN_F32, FN_BF16),
     OP(extrema, lines, FN_F32, FN_U64),
     OP(layer_norm, lines, FN_F32, FN_BF16),
     OP(layer_norm_where, lines, FN_F32, FN_BF16),
@@ -506,11 +608,13 @@ static const struct {
     OP(rms_norm_backward, lines, FN_F32, FN_BF16),
     OP(channel_norm, planes, FN_F32, FN_BF16),
     OP(channel_norm_relu, planes, FN_F32, FN_BF16),
+    OP(channel_scale, planes, FN_F32, FN_BF16),
     OP(channel_norm_backward, planes, FN_F32, FN_BF16),
     OP(normalize, lines, FN_F32, FN_BF16),
     OP(local_response_norm, windows, FN_F32, FN_BF16),
     OP(quantiles, lines, FN_F32, FN_BF16),
     OP(rescale, tables, FN_F32, FN_BF16),
+    OP(pictures, pixels, FN_F32, FN_U16),
     OP(widen_halves, nothing, FN_F16, FN_BF16),
 };
 
