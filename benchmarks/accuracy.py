@@ -37,7 +37,7 @@ An entry is the largest error among the results of an operation, in units in the
 Rounding alone makes it 0.5. Every library is given the same {LINES} lines of {LENGTH} numbers, as rows, columns,
 channels of a batch, groups or planes. The exact answers are the formulas on numbers of {DIGITS} binary digits.
 
-- The ulp is that of the exact value; of differences (normalized and scaled values, skewness, kurtosis) that of 1 where
+- The ulp is that of the exact value; where a mean or a minimum was taken away (skewness and kurtosis, too) that of 1 if
   this is larger; of gradients that of the largest in the line. What should be 0 and is not is off by many ulp of 0.
 - "nan", "inf": some result is that although the dtype holds the exact value.
 - "-": the dtype does not hold such numbers, or the library was not there. A library without the operation has no
@@ -116,6 +116,7 @@ def errors_of(call, name, dtype, family):
 
 
 def ulp(sizes, dtype):
+    """Return the spacing of the dtype at numbers; NaN where they are not finite."""
     with np.errstate(invalid="ignore", over="ignore"):
         return np.spacing(sizes.astype(dtype)).astype(np.float64)
 
@@ -173,8 +174,8 @@ def show(error):
 
 
 def table(heads, rows):
-    lines = [heads, ["---"] + ["---:"] * (len(heads) - 1), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    alignment = ["---", *["---:"] * (len(heads) - 1)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, alignment, *rows))
 
 
 def op_table(op, found, libraries):
@@ -187,21 +188,14 @@ def op_table(op, found, libraries):
     return table(["", *(f"{dtype}<br>{library}" for dtype, library in columns)], rows)
 
 
-def badness(error):
-    """Order errors: none is best, NaN worse than infinity."""
-    return (error is not None, error is not None and np.isnan(error), error)
-
-
 def summary(found, libraries):
-    """Make the table of the largest errors of each operation."""
-    rows = []
-    for op in OPS:
-        cells = []
-        for library in libraries:
-            errors = [error for (name, _, who), error in found.items() if (name, who) == (op, library)]
-            cells.append(show(max(errors, key=badness)) if errors else "")
-        rows.append([op, *cells])
-    return table(["", *libraries], rows)
+    """Make the table of the largest errors of each operation, where NaN is the largest."""
+
+    def largest(op, library):
+        errors = [error for (name, _, who), error in found.items() if (name, who) == (op, library)]
+        return show(np.max(errors)) if errors else ""
+
+    return table(["", *libraries], [[op, *(largest(op, library) for library in libraries)] for op in OPS])
 
 
 def stream_table(libraries):

@@ -119,7 +119,7 @@ static void plan(fn_job *job, const problem *p) {
   const int64_t *given[FN_ARRAYS] = {0};
   for (int which = 0; which < FN_ARRAYS; which++) {
     if (!job->array[which].data) continue;
-    int64_t step = which == FN_WHERE ? 1 : formats[job->array[which].dtype].bytes;
+    int64_t step = formats[job->array[which].dtype].bytes;
     for (int a = p->at.ndim - 1; a >= 0; step *= p->at.shape[a--]) steps[which][a] = step;
     given[which] = steps[which];
   }
