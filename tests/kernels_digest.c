@@ -420,6 +420,7 @@ static void normalize_by(const problem *p, double exponent, int backward) {
   fn_job job = begin(p);
   job.exponent = exponent;
   job.eps = 0x1p-40;
+  job.shortest = FN_SHORT_NORM;
   if (backward) read_dy(&job, p);
   write_result(&job, p);
   plan(&job, p);
@@ -559,10 +560,11 @@ static void widen_halves(const problem *p) {
 #define R FN_REDUCED
 #define S FN_SHARED
 static const layout lines[] = {
-    {2, {9, 5, 0}, {K, R, 0}},     {2, {8, 64, 0}, {K, R, 0}},    {2, {5, 100, 0}, {K, R, 0}},
-    {2, {3, 513, 0}, {K, R, 0}},   {2, {2, 5003, 0}, {K, R, 0}},  {2, {300, 31, 0}, {R, K, 0}},
-    {2, {70, 8, 0}, {R, K, 0}},    {2, {37, 600, 0}, {R, K, 0}},  {2, {509, 3, 0}, {R, K, 0}},
-    {3, {3, 33, 70}, {K, R, K}},   {3, {4, 7, 130}, {R, K, R}},   {3, {5, 4, 9}, {R, K, R}},
+    {2, {9, 5, 0}, {K, R, 0}},    {2, {40, 55, 0}, {K, R, 0}},  {2, {8, 64, 0}, {K, R, 0}},
+    {2, {5, 100, 0}, {K, R, 0}},  {2, {3, 513, 0}, {K, R, 0}},  {2, {2, 5003, 0}, {K, R, 0}},
+    {2, {1, 600, 0}, {R, K, 0}},  {2, {300, 31, 0}, {R, K, 0}}, {2, {70, 8, 0}, {R, K, 0}},
+    {2, {37, 600, 0}, {R, K, 0}}, {2, {509, 3, 0}, {R, K, 0}},  {3, {3, 33, 70}, {K, R, K}},
+    {3, {4, 7, 130}, {R, K, R}},  {3, {5, 4, 9}, {R, K, R}},
 };
 static const layout planes[] = {
     {3, {4, 7, 130}, {S, K, S}}, {3, {3, 5, 1030}, {S, K, S}}, {3, {6, 9, 49}, {K, K, S}}, {3, {5, 4, 9}, {S, K, S}},
