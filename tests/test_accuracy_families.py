@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from reference import NORM_EPS, eps_of
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))  # last: pictures.py is there, too
 
 import accuracy
 import accuracy_calls
