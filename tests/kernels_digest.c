@@ -142,18 +142,6 @@ static void digest_array(const fn_job *job, const problem *p, int which) {
   digest(job->array[which].data, p->size * formats[job->array[which].dtype].bytes);
 }
 
-/* Likewise, but that a NaN is a NaN: those that pass through keep of their bits what the processor keeps. */
-static void digest_numbers(const fn_job *job, const problem *p, int which) {
-  const int dtype = job->array[which].dtype, bytes = formats[dtype].bytes, digits = formats[dtype].digits;
-  const uint64_t sign = (uint64_t)1 << (digits + formats[dtype].exponents), infinity = sign - ((uint64_t)1 << digits);
-  for (int64_t i = 0; i < p->size; i++) {
-    uint64_t bits = 0;
-    memcpy(&bits, job->array[which].data + i * bytes, bytes);
-    if ((bits & (sign - 1)) > infinity) bits = sign - 1;
-    digest(&bits, sizeof bits);
-  }
-}
-
 /* ---- operations -------------------------------------------------------------------------------------------------- */
 
 static void moments(const problem *p, int order, int masked) {
@@ -239,7 +227,7 @@ static void norm(const problem *p, fn_job *job) {
   plan(job, p);
   run_norm(p, job);
   digest_array(job, p, FN_Y);
-  if (job->source == FN_S) digest_numbers(job, p, FN_S);
+  if (job->source == FN_S) digest_array(job, p, FN_S);
   digest(job->mean, bytes);
   digest(job->spread, bytes);
 }
@@ -343,7 +331,7 @@ static void channel_scale(const problem *p) {
         &job, 0, job.outer * parts(job.n, job.chunk) * parts(job.inner.size, FN_STRIP), scratch);
   else
     p->table->scale_rows[job.dtype](&job, 0, job.outer * parts(job.n, FN_CHUNK), scratch);
-  digest_numbers(&job, p, FN_Y);
+  digest_array(&job, p, FN_Y);
 }
 
 /* The saved statistics of a forward pass. */

@@ -524,3 +524,23 @@ def test_the_table_of_flags_names_tests_that_exist():
     assert len(named) > 40
     assert all(named)
     assert set().union(*named) <= written
+
+
+@pytest.mark.parametrize("dtype", [*FLOATS, *HALVES], ids=str)
+@pytest.mark.usefixtures("isa", "stores")
+def test_nan_of_given_statistics_is_the_canonical_one(dtype):
+    """Whatever sign and payload a NaN of x has, and whatever makes one."""
+    bits = np.dtype(f"u{np.dtype(dtype).itemsize}")
+    payload = (-np.full(1, np.nan, dtype)).view(bits) | 5
+    for shape in ((3, 40, 7), (2, 64, 5, 9), (70, 3), (5, 600)):
+        x = uniform(shape, dtype, 1)
+        x.reshape(-1)[::3] = payload.view(dtype)[0]
+        x.reshape(-1)[1] = np.inf
+        weight = np.zeros(shape[1])  # infinity times 0
+        for relu in (None, "relu"):
+            y = fastnorm.batch_norm(x, np.zeros(shape[1]), np.ones(shape[1]), weight, activation=relu)
+            missing = np.isnan(y)
+            assert missing.reshape(-1)[:4].tolist() == [True, True, False, True]
+            assert same([y[missing]], [np.full(missing.sum(), np.nan, dtype)])
+        s = fastnorm.add_layer_norm(x, -x)[1]
+        assert same([s[np.isnan(s)]], [np.full(np.isnan(s).sum(), np.nan, dtype)])

@@ -628,3 +628,36 @@ def plain_digests():
 def test_masked_statistics_have_the_same_bytes_everywhere(plain_digests):
     for got, want in zip(masked_digests(), plain_digests, strict=True):
         assert same(got, want)
+
+
+@pytest.mark.usefixtures("isa")
+def test_results_in_half_precision_are_rounded_once():
+    """Means of one number each, on both sides of the middle between two halves and at the ends of their range."""
+    halves = np.arange(0x7BFF, dtype=np.uint16).view(np.float16).astype(np.float64)
+    steps = np.diff(np.append(halves, 65504.0))
+    middle = halves + steps / 2
+    ends = [65504.0, 65519.99, 65520.0, 65520.01, 1e300, np.inf, 2.0**-25, 2.0**-26, 5e-324]
+    values = np.concatenate([halves, middle, np.nextafter(middle, 0), np.nextafter(middle, np.inf), ends])
+    x = np.concatenate([values, -values])[np.newaxis]
+    with np.errstate(over="ignore"):
+        want = x[0].astype(np.float16)
+    got = fastnorm.mean(x, axis=0, dtype=np.float16)
+    assert np.array_equal(got, want)
+    assert np.array_equal(fastnorm.mean(x[:, ::-1][:, :7], axis=0, dtype=np.float16), want[::-1][:7])  # few at a time
+
+
+@pytest.mark.usefixtures("isa")
+def test_bfloat16_is_rounded_once():
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    halves = np.arange(0x80, 0x7F7F, dtype=np.uint32) << 16
+    lower, upper = halves.view(np.float32).astype(np.float64), (halves + 0x10000).view(np.float32).astype(np.float64)
+    middle = (lower + upper) / 2
+    even = (halves >> 16) % 2 == 0
+    for x, want in (
+        (middle, np.where(even, lower, upper)),
+        (np.nextafter(middle, 0), lower),
+        (np.nextafter(middle, np.inf), upper),
+    ):
+        for sign in (1, -1):
+            got = fastnorm.mean(sign * x[np.newaxis], axis=0, dtype=bfloat16)
+            assert np.array_equal(got.astype(np.float64), sign * want)

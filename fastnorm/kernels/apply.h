@@ -11,6 +11,8 @@ typedef struct {
   int with_lo, all;     /* some residual is not 0; nothing is left to the careful way */
   int at_zero;          /* centers are 0 by the kind of norm */
   int with_shift, relu; /* weight and bias are those of a row or column: in scale and shift */
+  int with_top;         /* what lies above `top` is cut off */
+  T top;
 } FN(params);
 
 /* Means, in two parts, and variances become parameters. A residual of less than half a rounding error of y is left out.
@@ -36,7 +38,7 @@ static void FN(fill_params)(const double *mean, const double *mean_lo, const dou
   for (int64_t j = 0; j < count; j++) with_lo |= center_lo[j] != 0;
   for (int64_t j = 0; j < count; j++) all &= scale[j] == scale[j];
   to->with_lo = with_lo;
-  to->at_zero = to->with_shift = to->relu = 0;
+  to->at_zero = to->with_shift = to->relu = to->with_top = 0;
   to->all = all;
 }
 
@@ -76,27 +78,22 @@ static void FN(find_special)(const fn_job *job, int64_t lo, int64_t hi, void *sc
   if (special) *(int *)scratch = 1;
 }
 
-/* What is left to do to normalized values: a range is moved and cut off, what does not count is 0, NaN is the canonical
- * one. */
+/* What is left to do to normalized values: what does not count is 0, NaN is the canonical one. */
 static void FN(touch_up)(const fn_job *job, T *y, const uint8_t *where, int64_t n) {
-  const T least = (T)job->least, most = (T)job->most;
-  for (int64_t i = 0; job->norm == FN_RANGE && i < n; i++) {
-    const T moved = y[i] + least;
-    y[i] = moved > most ? most : moved;
-  }
   for (int64_t i = 0; where && i < n; i++) y[i] = where[i] ? y[i] : 0;
   for (int64_t i = 0; job->quiet && i < n; i++) y[i] = y[i] == y[i] ? y[i] : (T)__builtin_nan("");
 }
 static inline int FN(is_touched_up)(const fn_job *job) {
-  return job->quiet || job->norm == FN_RANGE || job->array[FN_WHERE].data;
+  return job->quiet || job->array[FN_WHERE].data;
 }
 
 /* For a range: the least element becomes `least` and the greatest `most`, exactly: the scale is rounded up until it
  * reaches that, and what lies above is cut off. */
 static void FN(fill_range)(const fn_job *job, const double *state, int64_t stride, int64_t step, int64_t cols,
                            FN(params) *to) {
-  to->with_lo = to->at_zero = to->with_shift = to->relu = 0;
-  to->all = 1;
+  to->with_lo = to->at_zero = to->relu = 0;
+  to->with_shift = to->with_top = to->all = 1;
+  to->top = (T)job->most;
   for (int64_t j = 0; j < cols; j++) {
     const double min = state[FN_MIN * stride + j * step], max = state[FN_MAX * stride + j * step];
     const double range = max - min, ratio = (job->most - job->least) / range;
@@ -108,6 +105,7 @@ static void FN(fill_range)(const fn_job *job, const double *state, int64_t strid
     to->center[j] = center;
     to->center_lo[j] = 0;
     to->scale[j] = scale;
+    to->shift[j] = (T)job->least;
     to->all &= scale == scale;
   }
 }
@@ -162,15 +160,24 @@ static inline FN(vector) FN(rectified_vector)(FN(vector) y) {
 }
 static inline T FN(rectified)(T y) { return y <= 0 ? 0 : y; }
 
+/* Likewise, for what is no greater than `top`. */
+static inline FN(vector) FN(topped_vector)(FN(vector) y, T top) {
+  const FN(vector) most = top - (FN(vector)){0};
+  const FN(keys) above = (FN(keys))(y > most);
+  return (FN(vector))(((FN(keys))most & above) | ((FN(keys))y & ~above));
+}
+static inline T FN(topped)(T y, T top) { return y > top ? top : y; }
+
 /* Elements i <= j < i + FN(LINE) of a row, to `to`; past the cache only if that is aligned. */
 FN_INLINE void FN(apply_line)(T *to, const T *x, const T *weight, const T *bias, int64_t i, T center, T center_lo,
-                              T scale, T shift, int kind) {
+                              T scale, T shift, T top, int kind) {
 #define FN_LOAD(from) (*(const FN(loose_vector) *)(const void *)((from) + i + k))
   for (int k = 0; k < FN(LINE); k += FN(WIDTH)) {
     FN(vector) y;
     FN_AFFINE(y, FN_LOAD(x), center, center_lo, scale, shift, FN_LOAD(weight), FN_LOAD(bias), kind);
     if (kind & FN_WITH_SHIFT) y = FN(quiet_vector)(y);
     if (kind & FN_WITH_RELU) y = FN(rectified_vector)(y);
+    if (kind & FN_WITH_TOP) y = FN(topped_vector)(y, top);
     if (kind & FN_PAST_CACHE)
       fn_store_past_cache(to + k, &y);
     else
@@ -186,32 +193,33 @@ FN_INLINE void FN(apply_row)(T *y, const T *x, const T *weight, const T *bias, i
                              int r, const T *ahead, const T *also, int kind) {
   enum { W = FN(LINE) };
   const T center = params->center[r], center_lo = params->center_lo[r];
-  const T scale = params->scale[r], shift = params->shift[r];
+  const T scale = params->scale[r], shift = params->shift[r], top = params->top;
   if (n < W) {
     FN_IVDEP
     for (int64_t i = 0; i < n; i++) {
       FN_AFFINE(y[i], x[i], center, center_lo, scale, shift, weight[i], bias[i], kind);
       if (kind & FN_WITH_SHIFT) y[i] = FN(quiet)(y[i]);
       if (kind & FN_WITH_RELU) y[i] = FN(rectified)(y[i]);
+      if (kind & FN_WITH_TOP) y[i] = FN(topped)(y[i], top);
     }
     return;
   }
   T head[W], tail[W];
   if (n <= 8 * W) { /* too short for the first piece to pay */
-    FN(apply_line)(tail, x, weight, bias, n - W, center, center_lo, scale, shift, kind & ~FN_PAST_CACHE);
+    FN(apply_line)(tail, x, weight, bias, n - W, center, center_lo, scale, shift, top, kind & ~FN_PAST_CACHE);
     for (int64_t i = 0; i + W <= n; i += W) {
-      FN(apply_line)(y + i, x, weight, bias, i, center, center_lo, scale, shift, kind & ~FN_PAST_CACHE);
+      FN(apply_line)(y + i, x, weight, bias, i, center, center_lo, scale, shift, top, kind & ~FN_PAST_CACHE);
       __builtin_prefetch(ahead + i);
       __builtin_prefetch(also + i);
     }
     memcpy(y + n - W, tail, sizeof tail);
     return;
   }
-  FN(apply_line)(head, x, weight, bias, 0, center, center_lo, scale, shift, kind & ~FN_PAST_CACHE);
-  FN(apply_line)(tail, x, weight, bias, n - W, center, center_lo, scale, shift, kind & ~FN_PAST_CACHE);
+  FN(apply_line)(head, x, weight, bias, 0, center, center_lo, scale, shift, top, kind & ~FN_PAST_CACHE);
+  FN(apply_line)(tail, x, weight, bias, n - W, center, center_lo, scale, shift, top, kind & ~FN_PAST_CACHE);
   const int64_t first = (int64_t)((-(uintptr_t)y & 63) / sizeof(T)), last = n - (n - first) % W;
   for (int64_t i = first; i < last; i += W) {
-    FN(apply_line)(y + i, x, weight, bias, i, center, center_lo, scale, shift, kind);
+    FN(apply_line)(y + i, x, weight, bias, i, center, center_lo, scale, shift, top, kind);
     __builtin_prefetch(ahead + i);
     __builtin_prefetch(also + i);
   }
@@ -226,7 +234,7 @@ FN_INLINE void FN(apply_row)(T *y, const T *x, const T *weight, const T *bias, i
 
 static inline int FN(kind_of)(const FN(params) *params, const T *weight, const T *bias, int past_cache) {
   const int shifted = FN_WITH_SHIFT | (params->relu ? FN_WITH_RELU : 0) | (params->with_lo ? FN_WITH_LO : 0) |
-                      (past_cache ? FN_PAST_CACHE : 0);
+                      (params->with_top ? FN_WITH_TOP : 0) | (past_cache ? FN_PAST_CACHE : 0);
   return params->with_shift ? shifted : fn_kind(params->with_lo, params->at_zero, weight, bias, past_cache);
 }
 
@@ -258,6 +266,7 @@ FN_INLINE void FN(apply_border)(T *y, const T *x, int64_t i, int64_t own, const 
 #undef FN_EITHER
     if (kind & FN_WITH_SHIFT) v = FN(quiet_vector)(v);
     if (kind & FN_WITH_RELU) v = FN(rectified_vector)(v);
+    if (kind & FN_WITH_TOP) v = FN(topped_vector)(v, params->top);
     if (kind & FN_PAST_CACHE)
       fn_store_past_cache(y + i + k, &v);
     else
@@ -272,16 +281,16 @@ FN_INLINE void FN(apply_adjacent_of)(T *y, const T *x, int64_t n, int count, con
   const int last = first + count - 1, inside = kind & ~FN_PAST_CACHE;
   T head[W], tail[W];
   FN(apply_line)(head, x, x, x, 0, params->center[first], params->center_lo[first], params->scale[first],
-                 params->shift[first], inside);
+                 params->shift[first], params->top, inside);
   FN(apply_line)(tail, x, x, x, all - W, params->center[last], params->center_lo[last], params->scale[last],
-                 params->shift[last], inside);
+                 params->shift[last], params->top, inside);
   int64_t i = begin;
   for (int r = first; r <= last; r++) {
     const int64_t end = (r - first + 1) * n;
     const T center = params->center[r], center_lo = params->center_lo[r];
-    const T scale = params->scale[r], shift = params->shift[r];
+    const T scale = params->scale[r], shift = params->shift[r], top = params->top;
     for (; i + W <= end; i += W) {
-      FN(apply_line)(y + i, x, x, x, i, center, center_lo, scale, shift, kind);
+      FN(apply_line)(y + i, x, x, x, i, center, center_lo, scale, shift, top, kind);
       __builtin_prefetch((const void *)((uintptr_t)(x + i) + 8192));
     }
     if (r == last || i == end) continue;
@@ -345,7 +354,8 @@ static int64_t FN(apply_shared)(const fn_job *job, T *y, const T *x, const T *we
   }
   shared.with_lo = params->with_lo;
   shared.with_shift = 1;
-  shared.relu = 0;
+  shared.relu = shared.with_top = 0;
+  shared.top = 0;
   if (length >= FN(LINE))
     FN(apply_adjacent)(y, x, length, count, &shared, 0, past_cache && held);
   else
@@ -394,13 +404,14 @@ static void FN(apply_run)(const fn_job *job, const T *x, const T *ahead, int64_t
 /* ---- columns ----------------------------------------------------------------------------------------------------- */
 
 FN_INLINE void FN(apply_across_of_kind)(T *y, const T *x, int64_t n, const T *center, const T *center_lo,
-                                        const T *scale, const T *shift, T weight, T bias, int kind) {
+                                        const T *scale, const T *shift, T top, T weight, T bias, int kind) {
 #define FN_LOAD(from) (*(const FN(loose_vector) *)(const void *)((from) + i))
   for (int64_t i = 0; kind & FN_PAST_CACHE && i < n; i += FN(WIDTH)) {
     FN(vector) v;
     FN_AFFINE(v, FN_LOAD(x), FN_LOAD(center), FN_LOAD(center_lo), FN_LOAD(scale), FN_LOAD(shift), weight, bias, kind);
     if (kind & FN_WITH_SHIFT) v = FN(quiet_vector)(v);
     if (kind & FN_WITH_RELU) v = FN(rectified_vector)(v);
+    if (kind & FN_WITH_TOP) v = FN(topped_vector)(v, top);
     fn_store_past_cache(y + i, &v);
   }
 #undef FN_LOAD
@@ -410,6 +421,7 @@ FN_INLINE void FN(apply_across_of_kind)(T *y, const T *x, int64_t n, const T *ce
     T v;
     FN_AFFINE(v, x[i], center[i], center_lo[i], scale[i], shift[i], weight, bias, kind);
     if (kind & FN_WITH_SHIFT) v = FN(quiet)(v);
+    if (kind & FN_WITH_TOP) v = FN(topped)(v, top);
     y[i] = kind & FN_WITH_RELU ? FN(rectified)(v) : v;
   }
 }
@@ -422,7 +434,8 @@ static void FN(apply_across)(T *y, const T *x, int64_t n, const FN(params) *para
   switch (FN(kind_of)(params, weight, bias, past_cache)) {
 #define FN_CASE(kind)                                                                                                  \
   case kind:                                                                                                           \
-    FN(apply_across_of_kind)(y, x, n, center, center_lo, scale, shift, weight ? *weight : 1, bias ? *bias : 0, kind);  \
+    FN(apply_across_of_kind)(y, x, n, center, center_lo, scale, shift, params->top, weight ? *weight : 1,              \
+                             bias ? *bias : 0, kind);                                                                  \
     break;
     FN_KINDS(FN_CASE)
 #undef FN_CASE

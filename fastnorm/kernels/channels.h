@@ -182,6 +182,8 @@ static void FN(bring_params)(const fn_job *job, int64_t p, int64_t step, int64_t
   to->at_zero = 0;
   to->with_shift = 1;
   to->relu = job->relu;
+  to->with_top = 0;
+  to->top = 0;
 }
 
 /* Rows lo <= row < hi, which lie one step apart as their channels do; a tile takes what leaves together. */

@@ -210,7 +210,7 @@ static void FN(chunk_masked)(const fn_job *job, int64_t outer, int64_t j, int64_
   int64_t stride = 1;
   const T *x = job->columns ? FN(load_columns)(job, job->source, base, start, n, cols, tile, &stride)
                             : FN(load)(job, job->source, base, start, n, tile);
-  if (group > 1) x = FN(close_up)(x, &stride, n, cols, tile);
+  if (group > 1 && (weighted || order > 0)) x = FN(close_up)(x, &stride, n, cols, tile);
   if (weighted) {
     w = (double *)(void *)((char *)scratch + FN_SCRATCH_WEIGHTS);
     FN(fill_weights)(job, x, stride, outer, j, start, n, cols, w, bytes);

@@ -126,10 +126,12 @@ enum {
   FN_PAST_CACHE = 8,
   FN_AT_ZERO = 16,
   FN_WITH_SHIFT = 32, /* of a row or column, whose scale holds the weight */
-  FN_WITH_RELU = 64
+  FN_WITH_RELU = 64,
+  FN_WITH_TOP = 512 /* what lies above it is cut off: of a range, whose shift is its end below */
 };
 #define FN_SHIFT_KINDS_OF(X, stores)                                                                                   \
   X((stores) | FN_WITH_SHIFT)                                                                                          \
+  X((stores) | FN_WITH_SHIFT | FN_WITH_TOP)                                                                            \
   X((stores) | FN_WITH_SHIFT | FN_WITH_LO)                                                                             \
   X((stores) | FN_WITH_SHIFT | FN_WITH_RELU)                                                                           \
   X((stores) | FN_WITH_SHIFT | FN_WITH_RELU | FN_WITH_LO)
