@@ -184,6 +184,7 @@ cdef extern from "kernels.h":
     int64_t fn_block_rows(int64_t columns) noexcept nogil
     void fn_plan(fn_job *job, int ndim, const int64_t *shape, const int64_t **steps,
                  const char *roles) noexcept nogil
+    void fn_copy(fn_job *to, const fn_job *origin)
 
 
 cdef extern from "runtime.h":

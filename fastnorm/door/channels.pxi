@@ -300,7 +300,7 @@ def batch_norm(x, running_mean, running_var, weight, bias, bint training, moment
     if training and cnp.PyArray_SIZE(x) == 0:
         fill_nan(mean, spread)
         return (y, mean, spread) if return_stats else y
-    by_sample = job
+    fn_copy(&by_sample, &job)
     if not job.columns:
         plan_channels(&by_sample, axis, 0, BY_SAMPLE, x, y, None, where)
     if not job.columns and by_sample.columns and axis == 1:  # short planes: samples as rows of all their elements

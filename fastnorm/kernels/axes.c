@@ -3,6 +3,8 @@
  * Kept and reduced axes are ordered by stride and collapsed apart from each other, so a problem over any axes of an
  * array of any layout becomes rows (memory runs along a reduced axis) or columns (it runs along a kept one, `inner`).
  */
+#include <string.h>
+
 #include "kernels.h"
 
 static int64_t magnitude(int64_t stride) {
@@ -113,4 +115,10 @@ void fn_plan(fn_job *job, int ndim, const int64_t *shape, const int64_t *const *
   job->dense = pieces == 1 && job->reduced[job->reduced_ndim - 1].step[FN_X] == job->beside * job->inner.step[FN_X];
   job->chunk = fn_block_rows(job->beside);
   job->strip = FN_STRIP;
+}
+
+void fn_copy(fn_job *to, const fn_job *from) {
+  memcpy(to, from, offsetof(fn_job, kept));
+  for (int a = 0; a < from->kept_ndim; a++) to->kept[a] = from->kept[a];
+  for (int a = 0; a < from->reduced_ndim; a++) to->reduced[a] = from->reduced[a];
 }

@@ -194,6 +194,9 @@ enum fn_role { FN_KEPT, FN_REDUCED, FN_SHARED };
  * array w along axis a (NULL: no such array), roles[a] what that axis is. Needs array[], weight and bias. */
 void fn_plan(fn_job *job, int ndim, const int64_t *shape, const int64_t *const *steps, const char *roles);
 
+/* Copies a planned job, of its axes those that there are. */
+void fn_copy(fn_job *to, const fn_job *from);
+
 typedef void (*fn_kernel)(const fn_job *job, int64_t lo, int64_t hi, void *scratch);
 
 /* kernel           unit */
