@@ -2,7 +2,7 @@
 
 # Elements of the sums in flight (dweight and dbias, 16 bytes): what a wave of blocks takes beside its totals.
 cdef int64_t SLOTS = 131072
-# Elements of x that share a slot. Decides bits.
+# Elements of x that share a slot, and half of that where there are few: else one thread would do it all. Decides bits.
 cdef int64_t BLOCK = 65536
 
 
@@ -28,12 +28,14 @@ cdef int share_backward(fn_job *job, crew *team) except -1 nogil:
     """Rows of at most FN_VISIT elements in one visit; longer ones, and tall columns, are summed by chunks first."""
     cdef int64_t kept = job.outer * job.inner.size, chunks, blocks, group, start
     cdef const fn_table *table = team.table
+    cdef bint few
     job.most = 1
     if job.weight != NULL:
         run(table.backward_weight[job.dtype], job, 0, job.n, &job.most)
     job.chunk = min(job.n, <int64_t>FN_VISIT // 16 if job.columns else <int64_t>FN_VISIT)
-    job.block = 16
-    while 2 * job.block * job.n <= BLOCK:
+    few = job.n * kept < 16 * BLOCK
+    job.block = 8 if few else 16
+    while 2 * job.block * job.n <= (BLOCK // 2 if few else BLOCK):
         job.block *= 2
     chunks = parts(job.n, job.chunk)
     blocks = parts(kept, job.block)
