@@ -146,7 +146,7 @@ def minmax(x, axis, bint keepdims, where=None, bint omit=False):
     cdef crew team
     cdef cnp.ndarray array, low, high, lows, highs
     cdef int typenum
-    cdef int64_t kept, units, pieces = 1
+    cdef int64_t kept, units, few, pieces = 1
     cdef cnp.npy_intp shape[2]
     if not cnp.PyArray_CheckExact(x):
         return None
@@ -162,8 +162,11 @@ def minmax(x, axis, bint keepdims, where=None, bint omit=False):
     typenum = cnp.PyArray_TYPE(array)
     low = new_kept(array, reduced, keepdims, typenum)
     high = new_kept(array, reduced, keepdims, typenum)
+    few = 2 * fn_thread_count(fn_omp_max())
+    while few > 2 and job.strip > 64 and job.outer * parts(job.inner.size, job.strip) < few:
+        job.strip //= 2  # costs less than pieces
     units = job.outer * parts(job.inner.size, job.strip)
-    if units < 2 * fn_thread_count(fn_omp_max()) and job.n * job.inner.size >= 4 * FN_CHUNK:
+    if units < few and job.n * job.inner.size >= 4 * FN_CHUNK:
         # Extrema of pieces first, then of these.
         pieces = min(parts(job.n * job.inner.size, FN_CHUNK), <int64_t>FN_WAVE)
     job.chunk = max(<int64_t>1, parts(job.n, pieces))
