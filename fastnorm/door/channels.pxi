@@ -289,7 +289,7 @@ def batch_norm(x, running_mean, running_var, weight, bias, bint training, moment
         return None
     if known and not are_running(running_mean, running_var, channels, y):
         return None
-    if training and cnp.PyArray_SIZE(x) > 0 and (job.eps == 0 or cnp.PyArray_SIZE(x) == channels):
+    if training and cnp.PyArray_SIZE(x) > 0 and (job.eps == 0 or (where is None and cnp.PyArray_SIZE(x) == channels)):
         return None
     job.relu = relu
     plan_channels(&job, axis, 0, BY_CHANNEL, x, y, None, where)
