@@ -28,10 +28,17 @@ def array(name: str, value: Any, stored: str = _STORED) -> np.ndarray:
     """
     if is_masked(value):
         raise TypeError(f"{name} is a masked array; expected a plain array, for example {name}.filled(...)")
-    result = np.asarray(value)
+    result = _converted(name, value)
     if not (result.dtype.kind in "biu" or is_float(result.dtype)):
         raise TypeError(f"{name} has dtype {result.dtype}; expected {stored}")
-    return result
+    return true_bits(result)
+
+
+def true_bits(x: np.ndarray) -> np.ndarray:
+    """Booleans whose bytes are 0 and 1, as kernels read them; those of Pillow's True, for one, are 255."""
+    if x.dtype.kind == "b" and x.view(np.uint8).max(initial=0) > 1:
+        return np.asarray(x.view(np.uint8) != 0)
+    return x
 
 
 def is_masked(value: Any) -> bool:
@@ -108,7 +115,7 @@ def per_channel(name: str, value: Any, channels: int, dtype: np.dtype) -> np.nda
 def groups(value: Any, channels: int) -> int:
     """A number of groups that divides the channels."""
     count = integer("num_groups", value)
-    if count < 1 or channels % count:
+    if not 1 <= count <= 1 << 40 or channels % count:  # any number divides no channels
         raise ValueError(f"num_groups is {count}; expected a divisor of the {channels} channels of x")
     return count
 
@@ -206,7 +213,7 @@ def mask(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray | None:
         return None
     if is_masked(value):
         raise TypeError(f"{name} is a masked array; expected a plain array, for example {name}.filled(False)")
-    found = np.asarray(value)
+    found = _converted(name, value)
     if found.dtype != np.bool:
         raise TypeError(f"{name} has dtype {found.dtype}; expected bool")
     try:
@@ -370,6 +377,14 @@ def is_float(dtype: np.dtype) -> bool:
     if bfloat16:
         _ops.set_bfloat16(dtype.num)
     return bfloat16
+
+
+def _converted(name: str, value: Any) -> np.ndarray:
+    """`value` as an array of whatever dtype; NumPy does not say what it could not convert."""
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name} is no array and does not become one: {error}") from None
 
 
 def _index(value: Any) -> int:

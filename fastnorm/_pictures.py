@@ -141,8 +141,6 @@ def as_picture(name: str, value: Any) -> np.ndarray:
         raise TypeError(f"{name} has dtype {x.dtype}; expected {_STORED}: {hint}")
     if x.ndim not in (2, 3, 4):
         raise ValueError(f"{name} has shape {x.shape}; expected two dimensions (HW), three, or four for a batch")
-    if x.dtype == np.bool and x.view(np.uint8).max(initial=0) > 1:  # the bytes of Pillow's True are 255
-        return x.view(np.uint8).astype(np.bool)
     return x
 
 

@@ -89,7 +89,7 @@ class QuantileSketch:
             self._filled += count
             start += count
             if self._filled == self._k:
-                self._sort_in()
+                self._sorted()
         return self
 
     def merge(self, other: "QuantileSketch") -> Self:
@@ -114,38 +114,34 @@ class QuantileSketch:
             raise ValueError(f"other has k={other._k}; expected k={self._k}")
         if other._columns is None:
             return self
-        mine = self._expect(len(other._columns), "other")
-        theirs = other.copy()
-        theirs._sort_in()
-        self._sort_in()
-        for column, more in zip(mine, theirs._columns or (), strict=True):
+        self._expect(len(other._columns), "other")
+        merged = [column.copy() for column in self._sorted()]
+        for column, more in zip(merged, other._sorted(), strict=True):
             column.merge(more, self._k)
+        self._columns = merged
         return self
 
     def copy(self) -> "QuantileSketch":
         """Return an independent copy."""
-        self._sort_in()
         copy = type(self)(self._k)
-        copy._columns = None if self._columns is None else [column.copy() for column in self._columns]
+        copy._columns = None if self._columns is None else [column.copy() for column in self._sorted()]
         return copy
 
     __copy__ = copy
 
     def __getstate__(self) -> Any:
-        self._sort_in()
-        return None, {"_k": self._k, "_columns": self._columns, "_rows": None, "_filled": 0}
+        columns = None if self._columns is None else self._sorted()
+        return None, {"_k": self._k, "_columns": columns, "_rows": None, "_filled": 0}
 
     @property
     def counts(self) -> np.ndarray:
         """How many values each feature has seen."""
-        self._sort_in()
-        return np.array([column.count() for column in self._columns or ()], dtype=np.int64)
+        return np.array([column.count() for column in self._sorted()], dtype=np.int64)
 
     @property
     def rank_error(self) -> np.ndarray:
         """How far ranks may be off in each feature, as a part of its count: of what was seen, not an estimate."""
-        self._sort_in()
-        return np.array([column.error() / max(1, column.count()) for column in self._columns or ()])
+        return np.array([column.error() / max(1, column.count()) for column in self._sorted()])
 
     def quantile(self, q: Any) -> np.ndarray:
         """Quantiles of each feature, interpolated as by ``numpy.nanquantile``.
@@ -160,9 +156,8 @@ class QuantileSketch:
         values : ndarray of shape (n, n_features)
             NaN where nothing counts.
         """
-        self._sort_in()
         probabilities = np.asarray(q, np.float64)
-        columns = self._columns or []
+        columns = self._sorted()
         values = np.empty((probabilities.size, len(columns)))
         for j, column in enumerate(columns):
             values[:, j] = column.quantile(probabilities)
@@ -170,9 +165,8 @@ class QuantileSketch:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the state as plain lists and numbers, ready for JSON."""
-        self._sort_in()
-        columns = self._columns
-        return {"k": self._k, "columns": None if columns is None else [column.to_dict() for column in columns]}
+        columns = None if self._columns is None else [column.to_dict() for column in self._sorted()]
+        return {"k": self._k, "columns": columns}
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> "QuantileSketch":
@@ -198,14 +192,18 @@ class QuantileSketch:
             raise ValueError(f"{name} has {features} features; expected {len(self._columns)}")
         return self._columns
 
-    def _sort_in(self) -> None:
-        """Hand the rows that wait to their columns, which makes no difference but to memory."""
-        if self._filled and self._rows is not None:
-            for column, values in zip(
-                self._columns or (), np.ascontiguousarray(self._rows[: self._filled].T), strict=True
-            ):
+    def _sorted(self) -> "list[_Column]":
+        """The columns, once the rows that wait were handed to them.
+
+        That makes no difference but to memory: threads may read at the same time, each of which does it on copies.
+        """
+        columns, rows, filled = self._columns or [], self._rows, self._filled
+        if filled and rows is not None:
+            columns = [column.copy() for column in columns]
+            for column, values in zip(columns, np.ascontiguousarray(rows[:filled].T), strict=True):
                 column.add(values[~np.isnan(values)] + 0.0, self._k)  # -0 + 0 is +0
-        self._filled = 0
+            self._columns, self._filled = columns, 0
+        return columns
 
 
 class _Column:
@@ -307,10 +305,17 @@ class _Column:
         if missing := [name for name in cls.__slots__ if name not in state]:
             raise ValueError(f"a column lacks {', '.join(missing)}; expected what to_dict gives")
         column = cls()
-        column.levels = [np.asarray(level, np.float64) for level in state["levels"]]
-        column.raised, column.lowered = [*state["raised"]], [*state["lowered"]]
+        try:
+            column.levels = [np.asarray(level, np.float64) for level in state["levels"]]
+            column.raised, column.lowered = (
+                [_arguments.integer(name, steps, least=0) for steps in state[name]] for name in ("raised", "lowered")
+            )
+        except (TypeError, ValueError):
+            raise ValueError("a column holds what is no number; expected what to_dict gives") from None
         if not 0 < len(column.levels) == len(column.raised) == len(column.lowered):
             raise ValueError(
                 "a column has levels, raised and lowered of different lengths; expected what to_dict gives"
             )
+        if any(level.ndim != 1 or np.isnan(level).any() for level in column.levels):
+            raise ValueError("levels of a column are no lists of numbers other than NaN; expected what to_dict gives")
         return column

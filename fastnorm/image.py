@@ -67,7 +67,7 @@ def to_tensor(img: Any, *, input_layout: str = "HWC", dtype: Any = np.float32, o
     >>> fastnorm.image.to_tensor(img).tolist() == np.float32([[[0, 0.4]], [[0.2, 0.8]], [[1, 0.6]]]).tolist()
     True
     """
-    if input_layout == "HWC" and dtype is np.float32:
+    if type(input_layout) is str and input_layout == "HWC" and dtype is np.float32:
         return _PLAIN(img, out=out)
     _arguments.choice("input_layout", input_layout, _LAYOUTS)
     return Normalize(0.0, 1.0, input_layout=input_layout, dtype=dtype)(img, out=out)

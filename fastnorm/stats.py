@@ -401,11 +401,15 @@ class Moments:
         if self._shape is not None and shape != self._shape:
             raise ValueError(f"{name} leaves shape {shape} without axis {axis}; expected {self._shape} as before")
         what_counts = _what_counts(name, x, axes, where, weights, nan_policy)
-        if self._state is None:
-            self._shape, self._state = shape, _empty_state(self._order, shape)
-        _ops.update(self._state, x, axes, self._minmax, *what_counts)
-        self._masked |= any(value is not None and value is not False for value in what_counts)
+        masked = self._masked or any(value is not None and value is not False for value in what_counts)
+        state = _empty_state(self._order, shape) if self._state is None else self._open(self._state, masked)
+        _ops.update(state, x, axes, self._minmax, *what_counts)
+        self._shape, self._state, self._masked = shape, state, masked  # no interrupt comes between
         return self
+
+    def _open(self, state: np.ndarray, masked: bool) -> np.ndarray:
+        """The state to be written to: a copy where `masked` will change, so that an interrupt finds both or neither."""
+        return state if masked == self._masked else state.copy()
 
     def merge(self, other: "Moments") -> Self:
         """Take in what another object has seen. Merging an empty one changes nothing.
@@ -447,8 +451,10 @@ class Moments:
             return self
         if self._shape != other._shape:
             raise ValueError(f"other has shape {other._shape}; expected {self._shape}")
-        _ops.merge(self._state, other._state)
-        self._masked |= other._masked
+        masked = self._masked or other._masked
+        state = self._open(self._state, masked)
+        _ops.merge(state, other._state)
+        self._state, self._masked = state, masked
         return self
 
     def __add__(self, other: "Moments") -> "Moments":
@@ -637,7 +643,7 @@ class Moments:
         Raises
         ------
         ValueError
-            If an entry is missing or has the wrong length.
+            If an entry is missing, has the wrong length or holds what is no number.
 
         Examples
         --------
@@ -656,15 +662,10 @@ class Moments:
         result._masked = bool(state.get("masked", False))
         if state["shape"] is None:
             return result
-        result._shape = _arguments.sizes("state['shape']", state["shape"])
-        result._state = _empty_state(result._order, result._shape)
-        for plane in planes:
-            row = np.asarray(state[_STATE[plane]], dtype=np.float64)
-            if row.shape != result._state[plane].shape:
-                raise ValueError(
-                    f"state[{_STATE[plane]!r}] has shape {row.shape}; expected {result._state[plane].shape}"
-                )
-            result._state[plane] = row
+        shape = _arguments.sizes("state['shape']", state["shape"])
+        rows = [_saved_row(f"state[{_STATE[plane]!r}]", state[_STATE[plane]], shape) for plane in planes]
+        result._shape, result._state = shape, _empty_state(result._order, shape)
+        result._state[planes] = rows
         return result
 
     @classmethod
@@ -763,6 +764,17 @@ def _planes(order: int, minmax: bool) -> list[int]:
 def _rows(order: int) -> int:
     """How many rows the state of so many moments has."""
     return (_M3, _M4, len(_STATE))[order - 2]
+
+
+def _saved_row(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """A row of a state of that shape, as `to_dict` gives it."""
+    try:
+        row = np.asarray(value, np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} is {value!r}; expected a list of numbers") from None
+    if row.shape != (math.prod(shape),):
+        raise ValueError(f"{name} has shape {row.shape}; expected {(math.prod(shape),)}, for the shape {shape}")
+    return row
 
 
 def _empty_state(order: int, shape: tuple[int, ...]) -> np.ndarray:

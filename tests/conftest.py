@@ -9,9 +9,22 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import numpy as np
 import pytest
 from cases import THREADS, UNEVEN, supported_isas, threshold
+from hypothesis import HealthCheck, settings
 
 import fastnorm
 from fastnorm import _ops
+
+# So many examples for each test that Hypothesis drives: --hypothesis-profile=ci, for one.
+for name, examples in (("ordinary", 80), ("ci", 500), ("long", 20_000)):
+    settings.register_profile(
+        name,
+        max_examples=examples,
+        derandomize=name != "long",
+        database=None,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+    )
+settings.load_profile("ordinary")
 
 
 @pytest.fixture(params=[np.float32, np.float64], ids=["float32", "float64"])

@@ -5,6 +5,7 @@ import json
 import math
 import mmap
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,12 +50,26 @@ def guarded(x, side):
     return y
 
 
-def run_fresh(code, *args):
+def compiled(path, text, *options):
+    """Compile C, given as text or as files, with the compiler of the tests; skip without one."""
+    compiler = shutil.which(os.environ.get("CC", "cc")) or pytest.skip("no C compiler")
+    sources = text
+    if isinstance(text, str):
+        sources = [path.with_suffix(".c")]
+        sources[0].write_text(text)
+    command = [compiler, "-std=gnu11", "-O1", "-g", *options, *sources, "-o", path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"the C compiler does not do this: {done.stderr.splitlines()[-1:]}")
+    return path
+
+
+def run_fresh(code, *args, **environment):
     """Run `code` in a fresh interpreter that imports this same fastnorm and these helpers; return what it printed."""
     paths = [str(Path(fastnorm.__file__).resolve().parents[1]), str(Path(__file__).parent)]
     done = subprocess.run(
         [sys.executable, "-P", "-c", code, *args],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **environment},
         capture_output=True,
         text=True,
         timeout=100,

@@ -4,7 +4,7 @@ import datetime as dt
 
 import numpy as np
 import pytest
-from cases import uniform
+from cases import outputs, uniform
 from memory import garbage
 
 import fastnorm
@@ -177,6 +177,10 @@ def test_out_that_overlaps_a_parameter():
         out = space[:3] if "weight" in parameters else space[1:]
         with pytest.raises(ValueError, match="out"):
             fastnorm.layer_norm(x, out=out, **parameters)
+        for row in (x[0], x[0].tolist()):  # an array or not, the parameter itself is refused
+            (parameter,) = parameters.values()
+            with pytest.raises(ValueError, match="out"):
+                fastnorm.layer_norm(row, out=parameter, **parameters)
     assert space.tobytes() == before
 
 
@@ -261,6 +265,56 @@ def test_arrays_and_lists_are_judged_alike(x):
     for error, call in refused:
         with pytest.raises(error, match=r"ddof|eps|axis|normalized_shape"):
             call()
+
+
+def test_booleans_count_by_truth_whatever_their_bytes_are():
+    found = uniform((70, 9), np.uint8)
+    found[::3] = 0
+    truth = found != 0
+    wide = np.zeros((70, 18), np.uint8)
+    wide[:, ::2] = found
+    calls = {
+        **{name: call for name, call in ON_ARRAYS.items() if name[:3] not in ("add", "upd") and "back" not in name},
+        "update": lambda x: Moments(2, True).update(x),
+        "moments": lambda x: fastnorm.moments(x, 0, minmax=True),
+        "weights": lambda x: fastnorm.mean_var(np.arange(630.0).reshape(70, 9), weights=x),
+        "where": lambda x: fastnorm.layer_norm(np.arange(630.0).reshape(70, 9), where=x),
+        "weight": lambda x: fastnorm.layer_norm(np.arange(630.0).reshape(70, 9), weight=x[1]),
+        "batch_norm": lambda x: fastnorm.batch_norm(x, training=True),
+        "normalize": fastnorm.normalize,
+        "layer": fastnorm.nn.LayerNorm(9),
+    }
+    for name, call in calls.items():
+        want = outputs(call(truth))
+        for x in (found.view(bool), np.asfortranarray(found).view(bool), wide.view(bool)[:, ::2]):
+            for got, expected in zip(outputs(call(x)), want, strict=True):  # other orders of addition
+                np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12, err_msg=name)
+    assert fastnorm.mean(np.array(7, np.uint8).view(bool)) == 1
+
+
+def test_what_is_no_array_is_refused_by_name():
+    ragged = [[1.0], [1.0, 2.0]]
+    for call, name in (
+        (lambda: fastnorm.mean(ragged), "x"),
+        (lambda: fastnorm.mean(X, weights=ragged), "weights"),
+        (lambda: fastnorm.mean(X, where=ragged), "where"),
+        (lambda: fastnorm.layer_norm(X, bias=ragged), "bias"),
+    ):
+        with pytest.raises(ValueError, match=rf"^{name} is no array"):
+            call()
+
+
+def test_no_channels_are_in_no_more_groups_than_can_be_counted():
+    with pytest.raises(ValueError, match="num_groups"):
+        fastnorm.group_norm(np.ones((3, 0, 2)), 10**400)
+
+
+def test_axes_in_an_array_are_refused_without_a_word_on_stderr(capfd):
+    for call in (fastnorm.layer_norm, fastnorm.rms_norm, fastnorm.normalize):
+        for axis in (np.zeros(0), np.ones((2, 3, 4)), np.array([0, 1])):
+            with pytest.raises(TypeError, match="axis"):
+                call(X, axis=axis)
+    assert capfd.readouterr().err == ""
 
 
 def test_subclasses_and_maps_give_plain_arrays(tmp_path):

@@ -361,6 +361,22 @@ def test_an_empty_batch_is_empty_and_leaves_the_statistics_alone(shape, dtype):
         assert same(statistics, running(channels))
 
 
+@pytest.mark.parametrize("shape", [(130, 0), (0, 3)], ids=str)
+def test_nothing_may_lie_at_any_strides(shape, dtype):
+    x = np.lib.stride_tricks.as_strided(np.zeros(1, dtype), shape, (0, 0))
+    statistics = running(shape[1])
+    assert fastnorm.batch_norm(x, *statistics).shape == shape
+    assert fastnorm.batch_norm(x, *statistics, training=True).shape == shape
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (1, 3, 1)], ids=str)
+def test_one_value_per_channel_that_does_not_count_is_nothing(shape, dtype):
+    statistics = running(3)
+    y = fastnorm.batch_norm(np.ones(shape, dtype), *statistics, training=True, where=np.zeros(shape, bool))
+    np.testing.assert_array_equal(y, np.zeros(shape))
+    assert same(statistics, running(3))
+
+
 def test_one_value_per_channel_cannot_be_normalized_in_training(dtype):
     for shape in ((1, 5), (1, 5, 1), (1, 5, 1, 1)):
         for axis in {1, len(shape) - 1}:

@@ -1,11 +1,14 @@
 """No read or write outside an array, no byte left unwritten, no temporary that grows with the input."""
 
 import gc
+import mmap
+import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import FLOATS, INTEGERS, OPS, same, uniform
+from cases import FLOATS, HALVES, INTEGERS, OPS, same, uniform
 from memory import GARBAGE, garbage, guarded, peak_growth
 
 import fastnorm
@@ -25,7 +28,8 @@ EDGES = [
 def test_nothing_outside_the_arrays_is_touched(op, side):
     for threads in (1, 3):
         with fastnorm.threads(threads):
-            for label, x in op.cases(FLOATS, EDGES if threads == 1 else EDGES[::4]):
+            shapes = EDGES if threads == 1 else EDGES[::4]
+            for label, x in (*op.cases(FLOATS, shapes), *op.cases(HALVES, shapes[::3])):
                 want = op(x)
                 parameters = [guarded(p, side) for p in op.parameters(x)]
                 out = {"out": guarded(garbage(x.shape, x.dtype), side)} if op.has_out else {}
@@ -41,7 +45,7 @@ def test_nothing_outside_the_arrays_is_touched(op, side):
 @pytest.mark.parametrize("side", ["before", "behind"])
 def test_nothing_outside_strided_and_converted_arrays_is_touched(op, side):
     # The first and the last element of each view lie against the guard page.
-    for dtype in (*FLOATS, *INTEGERS):
+    for dtype in (*FLOATS, *HALVES, *INTEGERS):
         for label, x in op.cases([dtype], [(130,), (70, 9), (9, 130), (3, 5, 66)]):
             want = op(x)
             whole = guarded(np.zeros((*x.shape[:-1], 2 * x.shape[-1] - 1), dtype), side)
@@ -203,6 +207,32 @@ def test_many_calls_leave_nothing_behind():
     finally:
         tracemalloc.stop()
     assert after - before < 4096  # one array header for each repetition would be twice that
+
+
+def resident():
+    """Bytes of this process that lie in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+
+@each_op
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the resident memory is read in /proc/self/statm")
+@pytest.mark.parametrize("calls", [100, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_calls_leave_no_memory_and_no_reference_behind(op, calls):
+    x = next(x for x in (uniform((7, 6), np.float32), uniform((2, 3, 7), np.float32)) if op.takes(x))
+    parameters = op.parameters(x)
+    held = [x, None, *parameters]
+
+    def repeat(count):
+        for _ in range(count):
+            op.call(x, *parameters)
+
+    repeat(100)
+    references, before = [sys.getrefcount(v) for v in held], resident()
+    repeat(calls)
+    # A lost reference for each call would be `calls` more; one header of an array 100 bytes for each.
+    more = [sys.getrefcount(v) - n for v, n in zip(held, references, strict=True)]
+    assert max(map(abs, more)) < 20
+    assert calls == 100 or resident() - before < 2 << 20
 
 
 def test_native_scratch_is_given_back():

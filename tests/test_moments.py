@@ -196,6 +196,12 @@ def test_refusals_leave_the_state_as_it_was():
         lambda: fastnorm.moments(x, order=5),
         lambda: Moments.from_dict({}),
         lambda: Moments.from_dict({**m.to_dict(), "order": 7}),
+        lambda: Moments.from_dict({**m.to_dict(), "mean": m.to_dict()["mean"][:-1]}),
+        lambda: Moments.from_dict({**m.to_dict(), "mean": 0.0}),
+        lambda: Moments.from_dict({**m.to_dict(), "mean": ["a", "b", "c"]}),
+        lambda: Moments.from_dict({**m.to_dict(), "var": [[1.0], [1.0, 2.0]]}),
+        lambda: Moments.from_dict({**m.to_dict(), "shape": [10**15]}),
+        lambda: Moments.from_dict({**m.to_dict(), "shape": [-3]}),
     ):
         with pytest.raises(ValueError, match=r"."):
             refused()

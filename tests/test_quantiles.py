@@ -265,6 +265,9 @@ def test_a_sketch_refuses_what_does_not_fit():
         lambda: QuantileSketch.from_dict({"k": 8}),
         lambda: QuantileSketch.from_dict({"k": 8, "columns": [{"levels": [[1.0]]}]}),
         lambda: QuantileSketch.from_dict({"k": 8, "columns": [{"levels": [[1.0]], "raised": [0], "lowered": []}]}),
+        lambda: QuantileSketch.from_dict({"k": 8, "columns": [{"levels": [["a"]], "raised": [0], "lowered": [0]}]}),
+        lambda: QuantileSketch.from_dict({"k": 8, "columns": [{"levels": [[[1]]], "raised": [0], "lowered": [0]}]}),
+        lambda: QuantileSketch.from_dict({"k": 8, "columns": [{"levels": [[1.0]], "raised": [-1], "lowered": [0]}]}),
     ):
         with pytest.raises(ValueError, match=r"expected|must"):
             call()

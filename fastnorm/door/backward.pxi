@@ -6,13 +6,8 @@ cdef int64_t SLOTS = 131072
 cdef int64_t BLOCK = 65536
 
 
-cdef int share_slots(fn_job *job, int64_t blocks, int64_t chunks, crew *team) except -1 nogil:
+cdef void share_blocks(fn_job *job, int64_t blocks, int64_t chunks, int64_t slots, crew *team) noexcept nogil:
     """dx, and dweight and dbias of the reduced elements from `index` on: blocks in waves, folded in their order."""
-    cdef int64_t slots = min(min(blocks, <int64_t>FN_WAVE), max(<int64_t>1, SLOTS // job.width))
-    job.slots = <double *>malloc((1 + slots) * 2 * job.width * sizeof(double))
-    if job.slots == NULL:
-        with gil:
-            raise MemoryError(f"sums of {slots} blocks")
     job.first = 0
     while job.first < blocks:
         job.wave = min(slots, blocks - job.first)
@@ -20,13 +15,11 @@ cdef int share_slots(fn_job *job, int64_t blocks, int64_t chunks, crew *team) ex
         share(team.table.backward_fold[job.dtype], job, 0, 2 * job.width, job.wave, team)
         job.first += job.wave
     run(team.table.backward_finish[job.dtype], job, 0, job.width, NULL)
-    free(job.slots)
-    return 0
 
 
 cdef int share_backward(fn_job *job, crew *team) except -1 nogil:
     """Rows of at most FN_VISIT elements in one visit; longer ones, and tall columns, are summed by chunks first."""
-    cdef int64_t kept = job.outer * job.inner.size, chunks, blocks, group, start
+    cdef int64_t kept = job.outer * job.inner.size, chunks, blocks, width, slots
     cdef const fn_table *table = team.table
     cdef bint few
     job.most = 1
@@ -39,23 +32,24 @@ cdef int share_backward(fn_job *job, crew *team) except -1 nogil:
         job.block *= 2
     chunks = parts(job.n, job.chunk)
     blocks = parts(kept, job.block)
-    if chunks > 1:
-        job.slopes = <fn_slope *>malloc(chunks * kept * sizeof(fn_slope))
-        if job.slopes == NULL:
+    width = min(job.n, max(<int64_t>1, SLOTS // (job.chunk * min(blocks, <int64_t>8))) * job.chunk)
+    slots = min(min(blocks, <int64_t>FN_WAVE), max(<int64_t>1, SLOTS // width))
+    job.slots = <double *>malloc((1 + slots) * 2 * width * sizeof(double))
+    job.slopes = <fn_slope *>malloc(chunks * kept * sizeof(fn_slope)) if chunks > 1 else NULL
+    try:
+        if job.slots == NULL or (chunks > 1 and job.slopes == NULL):
             with gil:
                 raise MemoryError(f"sums of {kept} rows")
-    try:
         if chunks > 1:
             share(table.backward_sums[job.dtype], job, 0, chunks * blocks, job.block * job.chunk, team)
             share(table.backward_settle[job.dtype], job, 0, kept, chunks, team)
-        group = max(<int64_t>1, SLOTS // (job.chunk * min(blocks, <int64_t>8)))
-        start = 0
-        while start < job.n:
-            job.index = start
-            job.width = min(group * job.chunk, job.n - start)
-            share_slots(job, blocks, parts(job.width, job.chunk), team)
-            start += job.width
+        job.index = 0
+        while job.index < job.n:
+            job.width = min(width, job.n - job.index)
+            share_blocks(job, blocks, parts(job.width, job.chunk), slots, team)
+            job.index += job.width
     finally:
+        free(job.slots)
         free(job.slopes)
     return 0
 

@@ -289,7 +289,7 @@ def batch_norm(x, running_mean, running_var, weight, bias, bint training, moment
         return None
     if known and not are_running(running_mean, running_var, channels, y):
         return None
-    if training and cnp.PyArray_SIZE(x) > 0 and (job.eps == 0 or cnp.PyArray_SIZE(x) == channels):
+    if training and cnp.PyArray_SIZE(x) > 0 and (job.eps == 0 or (where is None and cnp.PyArray_SIZE(x) == channels)):
         return None
     job.relu = relu
     plan_channels(&job, axis, 0, BY_CHANNEL, x, y, None, where)
@@ -305,7 +305,7 @@ def batch_norm(x, running_mean, running_var, weight, bias, bint training, moment
         plan_channels(&by_sample, axis, 0, BY_SAMPLE, x, y, None, where)
     if not job.columns and by_sample.columns and axis == 1:  # short planes: samples as rows of all their elements
         plan_channels(&by_sample, axis, 0, BY_ELEMENT, x, y, None, where)
-        by_sample.places = cnp.PyArray_SIZE(x) // cnp.PyArray_DIM(x, 0) // channels
+        by_sample.places = cnp.PyArray_SIZE(x) // max(<int64_t>1, cnp.PyArray_DIM(x, 0) * channels)
     saved = bytearray((3 if training else FN_PLANES) * channels * sizeof(double)) if known else None
     if known:
         job.saved = <double *><char *>saved

@@ -54,9 +54,28 @@ cdef bint cut_channels(fn_job *job) noexcept nogil:
     return True
 
 
-cdef int share_channels(fn_job *job, crew *team) except -1 nogil:
+cdef int64_t slots_of(const fn_job *job) noexcept nogil:
+    """How many slots a wave of chunks may have."""
+    cdef int64_t chunks = parts(job.n, job.chunk)
+    return max(<int64_t>1, min(min(chunks, <int64_t>FN_WAVE), WAVE_PLACES // (job.outer * job.inner.size)))
+
+
+cdef int64_t take_sums(fn_job *job) noexcept nogil:
+    """Take memory for what `share_channels` sums, of this job and of others with no more kept indices; return how many
+    slots there are, 0 where memory ran out."""
+    cdef int64_t kept = job.outer * job.inner.size, size = 4 if job.dtype == FN_F32 else 8, slots
+    cdef fn_job cut = job[0]
+    cut_channels(&cut)
+    slots = slots_of(&cut)
+    job.slots = <double *>malloc((1 + slots) * FN_SUMS * kept * sizeof(double))
+    job.factors = malloc(FN_FACTORS * kept * size)
+    job.slopes = <fn_slope *>malloc(kept // job.span * sizeof(fn_slope))
+    return slots if job.slots != NULL and job.factors != NULL and job.slopes != NULL else 0
+
+
+cdef void share_channels(fn_job *job, int64_t most_slots, crew *team) noexcept nogil:
     """dx, and what is added to dweight and dbias: in one visit where blocks fit a cache, else sums first."""
-    cdef int64_t kept = job.outer * job.inner.size, size = 4 if job.dtype == FN_F32 else 8
+    cdef int64_t kept = job.outer * job.inner.size
     cdef bint visit = cut_channels(job)
     cdef int64_t chunks = parts(job.n, job.chunk), blocks, block, slots
     cdef const fn_table *table = team.table
@@ -67,32 +86,20 @@ cdef int share_channels(fn_job *job, crew *team) except -1 nogil:
         blocks = parts(kept, job.block)
         block = job.block
     visit = visit and (blocks >= 2 * team.threads or team.threads == 1)
-    slots = 0 if visit else max(<int64_t>1, min(min(chunks, <int64_t>FN_WAVE), WAVE_PLACES // kept))
+    slots = min(slots_of(job), most_slots)
     job.width = kept
-    job.slots = <double *>malloc((1 + slots) * FN_SUMS * kept * sizeof(double))
-    job.factors = malloc(FN_FACTORS * kept * size)
-    job.slopes = <fn_slope *>malloc(kept // job.span * sizeof(fn_slope))
-    try:
-        if job.slots == NULL or job.factors == NULL or job.slopes == NULL:
-            with gil:
-                raise MemoryError(f"sums of {kept} channels")
-        if visit:
-            share(table.channel_visit[job.dtype], job, 0, blocks, job.n * block, team)
-        else:
-            job.first = 0
-            while job.first < chunks:
-                job.wave = min(slots, chunks - job.first)
-                share(table.channel_sums[job.dtype], job, 0, job.wave * blocks, job.chunk * block, team)
-                share(table.channel_fold[job.dtype], job, 0, kept, job.wave, team)
-                job.first += job.wave
-            share(table.channel_settle[job.dtype], job, 0, kept // job.span, 1, team)
-            share(table.channel_dx[job.dtype], job, 0, chunks * blocks, job.chunk * block, team)
-        run(table.channel_totals[job.dtype], job, 0, job.period, NULL)
-    finally:
-        free(job.slots)
-        free(job.factors)
-        free(job.slopes)
-    return 0
+    if visit:
+        share(table.channel_visit[job.dtype], job, 0, blocks, job.n * block, team)
+    else:
+        job.first = 0
+        while job.first < chunks:
+            job.wave = min(slots, chunks - job.first)
+            share(table.channel_sums[job.dtype], job, 0, job.wave * blocks, job.chunk * block, team)
+            share(table.channel_fold[job.dtype], job, 0, kept, job.wave, team)
+            job.first += job.wave
+        share(table.channel_settle[job.dtype], job, 0, kept // job.span, 1, team)
+        share(table.channel_dx[job.dtype], job, 0, chunks * blocks, job.chunk * block, team)
+    run(table.channel_totals[job.dtype], job, 0, job.period, NULL)
 
 
 cdef struct channel_request:
@@ -111,8 +118,9 @@ cdef object channel_backward(object dy, object x, object mean, object rstd, obje
     cdef const char *means
     cdef const char *rstds
     cdef int storage, typenum, written, parameter_storage, axis
-    cdef int64_t channels, samples, cells, step, at, offset
+    cdef int64_t channels, samples, cells, step, at, offset, slots
     cdef bint in_place = False
+    cdef crew team
     if not cnp.PyArray_CheckExact(x) or not goes_with(dy, x):
         return None
     if type(channel_axis) is not int or not -cnp.PyArray_NDIM(x) <= channel_axis < cnp.PyArray_NDIM(x):
@@ -172,21 +180,33 @@ cdef object channel_backward(object dy, object x, object mean, object rstd, obje
     job.dbias = cnp.PyArray_DATA(dbias)
     if dweight is not None:
         job.dweight = cnp.PyArray_DATA(dweight)
+    describe_samples(&job, axis, ask.by_sample, 0, step, x, dx, dy, where, y)
+    gather_crew(&team, &job)
     job.totals = <double *>calloc(2 * channels, sizeof(double))
+    slots = take_sums(&job)
     try:
-        if job.totals == NULL:
+        if slots == 0 or job.totals == NULL:
             raise MemoryError(f"sums of {channels} channels")
         at = 0
         while at < cnp.PyArray_DIM(x, 0):
             offset = at * cells * cnp.PyArray_ITEMSIZE(mean) if ask.by_sample else 0
             job.mean = <void *>(means + offset)
             job.spread = <void *>(rstds + offset)
-            describe_samples(&job, axis, ask.by_sample, at, step, x, dx, dy, where, y)
-            drive_released(share_channels, &job)
+            if at > 0:
+                describe_samples(&job, axis, ask.by_sample, at, step, x, dx, dy, where, y)
+            if keeps_gil(&job):
+                share_channels(&job, slots, &team)
+            else:
+                with nogil:
+                    share_channels(&job, slots, &team)
             at += step
-        run(fn_active_table().channel_finish[job.dtype], &job, 0, channels, NULL)
+        run(team.table.channel_finish[job.dtype], &job, 0, channels, NULL)
     finally:
+        free(job.slots)
+        free(job.factors)
+        free(job.slopes)
         free(job.totals)
+        fn_scratch_give(team.scratch)
     return dx, dweight, dbias
 
 

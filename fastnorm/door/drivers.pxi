@@ -89,6 +89,12 @@ cdef bint narrows(const fn_job *job) noexcept nogil:
             and job.array[<int>FN_WEIGHTS].data == NULL)
 
 
+cdef void share_columns(const fn_job *job, int64_t units, crew *team) noexcept nogil:
+    """Statistics of every kept index, each the work of one thread."""
+    share((team.table.moments_columns if job.columns else team.table.moments_rows)[job.dtype], job, 0, units,
+          job.n * min(job.inner.size, job.strip), team)
+
+
 cdef int share_moments(fn_job *job, crew *team) except -1 nogil:
     """Statistics of every kept index. Long columns that are few are shared chunk by chunk, in waves."""
     cdef int64_t chunks = parts(job.n, job.chunk), cols = job.inner.size, strip = job.strip, units, slots, outer, count
@@ -100,14 +106,13 @@ cdef int share_moments(fn_job *job, crew *team) except -1 nogil:
         job.strip = strip
     units = job.outer * parts(cols, job.strip)
     if team.threads == 1 or chunks <= 1 or units >= 2 * team.threads:
-        share((team.table.moments_columns if job.columns else team.table.moments_rows)[job.dtype], job, 0, units,
-              job.n * min(cols, job.strip), team)
+        share_columns(job, units, team)
         return 0
     slots = min(chunks, <int64_t>FN_WAVE)
     running = <double *>malloc(FN_PLANES * cols * (slots + 1) * sizeof(double))
-    if running == NULL:
-        with gil:
-            raise MemoryError(f"states of {slots} chunks")
+    if running == NULL:  # by whole columns it takes longer and no memory
+        share_columns(job, units, team)
+        return 0
     whole = job[0]
     wave = job[0]
     wave.state = running + FN_PLANES * cols
@@ -168,14 +173,14 @@ cdef int share_norm(fn_job *job, crew *team) except -1 nogil:
         job.strip = strip
         share(table.norm_columns[job.dtype], job, 0, job.outer * parts(cols, strip), strip * job.n, team)
     else:
-        if job.source == FN_S:
-            share_chunks(table.residual_columns if job.columns else table.residual_rows, job, team)
         job.state = <double *>malloc(FN_PLANES * kept * sizeof(double))
         if job.state == NULL:
             with gil:
                 raise MemoryError(f"states of {kept} columns")
         job.state_stride = kept
         try:
+            if job.source == FN_S:
+                share_chunks(table.residual_columns if job.columns else table.residual_rows, job, team)
             share_moments(job, team)
             share(table.norm_careful_only[job.dtype], job, 0, kept, 1, team)
             share_chunks(table.apply_columns if job.columns else table.apply_rows, job, team)
@@ -198,9 +203,14 @@ cdef int drive(fn_driver driver, fn_job *job, int64_t share=1) except -1 nogil:
     return 0
 
 
+cdef inline bint keeps_gil(const fn_job *job) noexcept nogil:
+    """Whether a call takes less than to hand the GIL over."""
+    return job.n * job.outer * job.inner.size < min(GIL_THRESHOLD, work_threshold)
+
+
 cdef int drive_released(fn_driver driver, fn_job *job, int64_t share=1) except -1:
     """Likewise, without the GIL where that takes longer than to hand it over."""
-    if job.n * job.outer * job.inner.size < min(GIL_THRESHOLD, work_threshold):
+    if keeps_gil(job):
         drive(driver, job, share)
     else:
         with nogil:

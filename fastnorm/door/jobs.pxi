@@ -21,6 +21,36 @@ cdef int float_storage(int number) noexcept:
     return FN_BF16 if number == bfloat16_number else -1
 
 
+cdef bint are_bits(const unsigned char *data, int ndim, const cnp.npy_intp *shape,
+                   const cnp.npy_intp *strides) noexcept nogil:
+    """Whether all bytes are 0 or 1."""
+    cdef unsigned char seen = 0
+    cdef cnp.npy_intp i, n, step
+    if ndim == 0:
+        return data[0] <= 1
+    n, step = shape[0], strides[0]
+    if ndim > 1:
+        for i in range(n):
+            if not are_bits(data + i * step, ndim - 1, shape + 1, strides + 1):
+                return False
+    elif step == 1:
+        for i in range(n):
+            seen |= data[i]
+    else:
+        for i in range(n):
+            seen |= data[i * step]
+    return seen <= 1
+
+
+cdef bint holds_bits(cnp.ndarray x) noexcept:
+    """Whether the bytes of an array of booleans are 0 and 1: they need not be where memory was read as booleans."""
+    cdef cnp.npy_intp size = cnp.PyArray_SIZE(x), step = 1
+    cdef const unsigned char *data = <const unsigned char *>cnp.PyArray_DATA(x)
+    if cnp.PyArray_IS_C_CONTIGUOUS(x) or cnp.PyArray_IS_F_CONTIGUOUS(x):
+        return are_bits(data, 1, &size, &step)
+    return are_bits(data, cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), cnp.PyArray_STRIDES(x))
+
+
 cdef int storage_type(cnp.ndarray x) noexcept:
     """The storage type of an array; -1 for one that kernels do not read."""
     cdef int number = cnp.PyArray_TYPE(x)
@@ -28,7 +58,7 @@ cdef int storage_type(cnp.ndarray x) noexcept:
     if float_storage(number) >= 0:
         return float_storage(number)
     if number == cnp.NPY_BOOL:
-        return FN_U8
+        return FN_U8 if holds_bits(x) else -1
     if cnp.PyTypeNum_ISSIGNED(number) and cnp.PyTypeNum_ISINTEGER(number):
         return FN_I8 if size == 1 else FN_I16 if size == 2 else FN_I32 if size == 4 else FN_I64
     if cnp.PyTypeNum_ISUNSIGNED(number):
@@ -89,6 +119,11 @@ cdef bint mark_axes(object axis, int ndim, char *reduced) noexcept:
     return True
 
 
+cdef bint is_empty(object axis) noexcept:
+    """Whether that is a tuple of no axes."""
+    return type(axis) is tuple and len(<tuple>axis) == 0
+
+
 # Instead of the size of a result that is read as it is written: its stores do not go past the cache.
 cdef int64_t IN_CACHE = -1
 
@@ -142,7 +177,7 @@ cdef bint use(fn_job *job, int which, cnp.ndarray x, const int64_t **steps) noex
     if x is None:
         return True
     steps[which] = <const int64_t *>cnp.PyArray_STRIDES(x)
-    describe(&job.array[which], x, storage_type(x))
+    describe(&job.array[which], x, FN_U8 if which == FN_WHERE else storage_type(x))
     return job.array[which].dtype >= 0
 
 

@@ -88,7 +88,7 @@ cdef object p_norm(object x, object dy, object p, object axis, object eps, objec
                    int *found=NULL):
     cdef char reduced[FN_MAX_AXES]
     cdef fn_job job
-    if not cnp.PyArray_CheckExact(x) or axis == () or not mark_axes(axis, cnp.PyArray_NDIM(x), reduced):
+    if not cnp.PyArray_CheckExact(x) or is_empty(axis) or not mark_axes(axis, cnp.PyArray_NDIM(x), reduced):
         return None
     begin(&job)
     if not number(p, &job.exponent) or not number(eps, &job.eps) or job.eps < 0:

@@ -102,7 +102,7 @@ cdef bint mark_normalized(cnp.ndarray x, object normalized_shape, object weight,
     """Mark the axes that a norm reduces. False for anything but ints and tuples that match x."""
     cdef int a, ndim = cnp.PyArray_NDIM(x), trailing = 1
     if axis is not None:
-        return normalized_shape is None and axis != () and mark_axes(axis, ndim, reduced)
+        return normalized_shape is None and not is_empty(axis) and mark_axes(axis, ndim, reduced)
     if type(normalized_shape) is int:
         normalized_shape = (normalized_shape,)
     if type(normalized_shape) is tuple:
@@ -204,9 +204,9 @@ cdef object normalize(cnp.ndarray x, object residual, object where, const char *
             s = (<tuple>out)[1]
             in_place = in_place or same_place(residual, y) or same_place(x, s) or same_place(residual, s)
         if not ask.checked:
-            if not may_write(y, (x, residual)) or not may_write(y, (weight, bias, where)):
+            if not may_write(y, (x, residual)) or not all_apart(y, (weight, bias, where)):
                 return None
-            if s is not None and not (apart(y, s) and may_write(s, (x, residual)) and may_write(s, (weight, bias))):
+            if s is not None and not (apart(y, s) and may_write(s, (x, residual)) and all_apart(s, (weight, bias))):
                 return None
     job.norm = ask.norm
     job.shortest = FN_SHORT_NORM

@@ -247,7 +247,9 @@ def normalize_picture(x, mean, std, layout, input_layout, swap, dtype, out):
     cdef double unit
     if channels == 0 or few_numbers(std, stds) != channels or dtype is not numpy.float32 or type(swap) is not bool:
         return None
-    if not cnp.PyArray_CheckExact(x) or input_layout is not None or layout not in ("CHW", "HWC"):
+    if not cnp.PyArray_CheckExact(x) or input_layout is not None:
+        return None
+    if type(layout) is not str or layout not in ("CHW", "HWC"):
         return None
     unit = unit_of(cnp.PyArray_TYPE(x))
     folded = fold_constants(means, stds, channels, unit, True) if unit > 0 else None

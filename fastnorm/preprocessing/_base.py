@@ -198,7 +198,7 @@ class FeatureScaler(SavedState, OneToOneFeatureMixin, TransformerMixin, BaseEsti
         if not learnt:
             return self
         if not fitted(self):
-            with _UnchangedOnError(self):
+            with UnchangedOnError(self):
                 self.__dict__.update({name: learnt[name] for name in _NAMES if name in learnt})
                 self._absorb(other, self._join_groups(other.groups_) if "groups_" in learnt else None)
             return self
@@ -208,7 +208,7 @@ class FeatureScaler(SavedState, OneToOneFeatureMixin, TransformerMixin, BaseEsti
             raise ValueError(f"other was fitted to the features {list(others)}; expected {list(names)}")
         if ("groups_" in vars(self)) != ("groups_" in vars(other)):
             raise ValueError("one scaler was fitted with groups and the other without; expected both or neither")
-        with _UnchangedOnError(self):
+        with UnchangedOnError(self):
             where = self._join_groups(other.groups_) if "groups_" in vars(self) else None
             self._absorb(other, where)
         return self
@@ -250,7 +250,7 @@ class FeatureScaler(SavedState, OneToOneFeatureMixin, TransformerMixin, BaseEsti
 
     def _take(self, X: Any, reset: bool, groups: Any, sample_weight: Any = None) -> Any:
         """Learn from X and return it, checked. Whatever is refused leaves the scaler as it was."""
-        with _UnchangedOnError(self):
+        with UnchangedOnError(self):
             self._validate_params()
             if reset:
                 for name in fitted(self):
@@ -453,7 +453,7 @@ def rescale(x: np.ndarray, axis: int, affine: Affine, inverse: bool, out: np.nda
     return cast("tuple[Any, int]", result)
 
 
-class _UnchangedOnError:
+class UnchangedOnError:
     """A scaler that stays what it was unless all goes well."""
 
     def __init__(self, scaler: Any) -> None:
@@ -463,5 +463,4 @@ class _UnchangedOnError:
 
     def __exit__(self, kind: object, *details: object) -> None:
         if kind is not None:
-            vars(self.scaler).clear()
-            vars(self.scaler).update(self.before)
+            self.scaler.__dict__ = self.before  # at once: no interrupt comes between

@@ -23,13 +23,13 @@ def check_input(
     """
     plain = type(X) is np.ndarray and X.size and _is_native(X.dtype)
     if plain and ndim is None:
-        return X
+        return _arguments.true_bits(X)
     if plain and X.ndim == 2 and not (names and "feature_names_in_" in vars(estimator)):
         if reset:
             estimator.n_features_in_ = X.shape[1]
         else:
             check_features(estimator, X.shape[1])
-        return X
+        return _arguments.true_bits(X)
     # What kernels read stays what it is, which saves a copy of integers; all else becomes a float.
     dtype = None if isinstance(X, np.ndarray) and _is_native(X.dtype) else _FLOATS
     options = {"accept_sparse": accept_sparse, "dtype": dtype, "ensure_all_finite": False}
@@ -42,7 +42,7 @@ def check_input(
     else:
         found = check_array(X, estimator=estimator, input_name="X", **options)
         check_features(estimator, found.shape[1])
-    return found if sparse.issparse(found) else np.asarray(found)
+    return found if sparse.issparse(found) else _arguments.true_bits(np.asarray(found))
 
 
 def check_features(estimator: Any, count: int) -> None:

@@ -12,6 +12,7 @@ from sklearn.utils.metadata_routing import UNUSED
 from fastnorm import _arguments, _ops
 
 from . import _input
+from ._base import UnchangedOnError
 
 __all__ = ["Normalizer", "normalize"]
 
@@ -82,9 +83,10 @@ class Normalizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             For NaN, infinite values and input of a wrong shape.
         """
         del y
-        x = self._checked(X, True)
-        if not sparse.issparse(x):
-            _input.refuse_nonfinite(x, nan=True)
+        with UnchangedOnError(self):
+            x = self._checked(X, True)
+            if not sparse.issparse(x):
+                _input.refuse_nonfinite(x, nan=True)
         return self
 
     def fit_transform(self, X: Any, y: Any = None) -> Any:
@@ -101,7 +103,8 @@ class Normalizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             As from `transform`.
         """
         del y
-        return self._apply(self._checked(X, True), X, self.copy, None)
+        with UnchangedOnError(self):
+            return self._apply(self._checked(X, True), X, self.copy, None)
 
     def transform(self, X: Any, copy: bool | None = None, *, out: Any = None) -> Any:
         """Scale each sample of X.

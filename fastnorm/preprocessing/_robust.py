@@ -12,7 +12,7 @@ from fastnorm import _ops
 from fastnorm._quantiles import QuantileSketch
 
 from . import _input
-from ._base import Affine, FeatureScaler, Piece, _UnchangedOnError, along_axis
+from ._base import Affine, FeatureScaler, Piece, UnchangedOnError, along_axis
 
 __all__ = ["RobustScaler", "robust_scale"]
 
@@ -170,7 +170,7 @@ class RobustScaler(FeatureScaler):
             After `fit`, which keeps no sketch to go on with: there is no such method then.
         """
         del y
-        with _UnchangedOnError(self):
+        with UnchangedOnError(self):
             if "n_features_in_" not in vars(self):
                 self.sketch_ = QuantileSketch()
             self._take(X, False, None)
