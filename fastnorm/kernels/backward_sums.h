@@ -117,7 +117,7 @@ static void FN(backward_sums_of_rows)(const fn_job *job, const FN(batch) *batch,
   for (int r = 0; r < batch->rows; r++) to->count[first + r] = (double)n;
   for (int r = 0; batch->mask && r < batch->rows; r++) {
     int64_t count = 0;
-    for (int64_t i = 0; i < n; i++) count += batch->mask[r * n + i];
+    for (int64_t i = 0; i < n; i++) count += batch->mask[r * n + i] != 0;
     to->count[first + r] = (double)count;
   }
 }

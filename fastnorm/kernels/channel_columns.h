@@ -135,7 +135,7 @@ static void FN(sum_columns_of)(const fn_job *job, const FN(strip) *strip, int64_
     FN(sum_strip)(rows.x, xs, rows.dy, ds, wide, group * cols, mean, u, d, du);
     if (rest) FN(sum_strip)(rows.x + wide * xs, 0, rows.dy + wide * ds, 0, 1, rest, mean, u, d, du);
     for (int64_t i = 0; rows.mask && i < n; i++)
-      for (int64_t c = 0; c < cols; c++) to[FN_SUM_COUNT][c] += (double)rows.mask[i * cols + c];
+      for (int64_t c = 0; c < cols; c++) to[FN_SUM_COUNT][c] += rows.mask[i * cols + c] != 0;
   }
   fn_fold_groups(to[FN_SUM_U], group, cols);
   fn_fold_groups(to[FN_SUM_DY], group, cols);

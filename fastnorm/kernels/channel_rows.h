@@ -228,7 +228,7 @@ static void FN(sum_runs)(const fn_job *job, const FN(runs) *runs, int64_t start,
       const unsigned char *mask = FN(bring_piece)(job, runs, r, &piece, room, &x, &dy, step);
       FN(sum_piece)(&lanes, r, x, dy, step, &piece, runs->mean[r], (uintptr_t)ahead);
       if (!mask) continue;
-      for (int64_t i = 0; i < piece.count; i++) count += mask[i];
+      for (int64_t i = 0; i < piece.count; i++) count += mask[i] != 0;
       to[FN_SUM_COUNT][r] += (double)count;
     }
   }

@@ -45,7 +45,7 @@ enum { FN_COMPUTE_TYPES = 2 };
 enum fn_which {
   FN_X,       /* what is read */
   FN_Z,       /* a second array that is read: the residual, or dy of a backward pass */
-  FN_WHERE,   /* one byte per element, 0 or 1: which elements count */
+  FN_WHERE,   /* one byte per element, which counts if that is not 0 */
   FN_WEIGHTS, /* how much they count; not negative */
   FN_Y,       /* what is written: y, or dx */
   FN_S,       /* x + residual, written; or y, which the gradient of a ReLU reads */
