@@ -274,6 +274,11 @@ def test_booleans_count_by_truth_whatever_their_bytes_are():
     wide = np.zeros((70, 18), np.uint8)
     wide[:, ::2] = found
     ramps = [np.sin(np.arange(630.0) * step).reshape(70, 9) for step in (1, 2)]
+
+    def three(count):  # mean, rstd and weight
+        return np.zeros(count), np.ones(count), np.ones(count)
+
+    rows, columns = (*ramps, np.zeros(70), np.ones(70), np.ones(9)), (*ramps, *three(9))
     calls = {
         **{name: call for name, call in ON_ARRAYS.items() if name[:3] not in ("add", "upd") and "back" not in name},
         "update": lambda x: Moments(2, True).update(x),
@@ -284,10 +289,10 @@ def test_booleans_count_by_truth_whatever_their_bytes_are():
         "batch_norm": lambda x: fastnorm.batch_norm(x, training=True),
         "normalize": fastnorm.normalize,
         "layer": fastnorm.nn.LayerNorm(9),
-        "layer_norm_backward": lambda x: fastnorm.layer_norm_backward(*ramps, np.zeros(70), np.ones(70), where=x),
-        "batch_norm_backward": lambda x: fastnorm.batch_norm_backward(*ramps, np.zeros(9), np.ones(9), where=x),
+        "layer_norm_backward": lambda x: fastnorm.layer_norm_backward(*rows, where=x),
+        "batch_norm_backward": lambda x: fastnorm.batch_norm_backward(*columns, where=x),
         "runs": lambda x: fastnorm.batch_norm_backward(
-            *(a.reshape(2, 5, 63) for a in ramps), np.zeros(5), np.ones(5), where=x.reshape(2, 5, 63)
+            *(a.reshape(2, 5, 63) for a in ramps), *three(5), where=x.reshape(2, 5, 63)
         ),
     }
     for name, call in calls.items():
