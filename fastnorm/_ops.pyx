@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-# cython: autotestdict=False
+# cython: autotestdict=False, freethreading_compatible=True
 """The one door to native code: fills a job, runs a driver.
 
 A door function takes what a public function got and answers, or returns None for anything it does not know, before it

@@ -9,6 +9,8 @@ import os
 import pytest
 from memory import compiled, run_fresh
 
+pytestmark = pytest.mark.wide
+
 SHIM = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>

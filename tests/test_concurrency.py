@@ -18,6 +18,8 @@ import fastnorm
 from fastnorm import _ops
 from fastnorm._quantiles import QuantileSketch
 
+pytestmark = pytest.mark.wide
+
 KERNELS = Path(__file__).parents[1] / "fastnorm" / "kernels"
 SHAPES = ((300, 70), (3, 9000), (4, 6, 500))
 needs_openmp = pytest.mark.skipif(not _ops.config()["openmp"], reason="this build has no OpenMP")

@@ -2,6 +2,8 @@
 
 from memory import run_fresh
 
+pytestmark = pytest.mark.wide
+
 # Signals arrive sooner and later after a start, the last ones when all is over.
 FRAME = """if True:
     import pickle, signal, sys, time

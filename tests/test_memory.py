@@ -2,6 +2,7 @@
 
 import gc
 import mmap
+import os
 import sys
 import tracemalloc
 from pathlib import Path
@@ -209,6 +210,9 @@ def test_many_calls_leave_nothing_behind():
     assert after - before < 4096  # one array header for each repetition would be twice that
 
 
+LONG = pytest.mark.skipif("FASTNORM_LONG" not in os.environ, reason="FASTNORM_LONG asks for minutes of calls")
+
+
 def resident():
     """Bytes of this process that lie in memory."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
@@ -216,7 +220,7 @@ def resident():
 
 @each_op
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the resident memory is read in /proc/self/statm")
-@pytest.mark.parametrize("calls", [100, pytest.param(100_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("calls", [100, pytest.param(100_000, marks=LONG)])
 def test_calls_leave_no_memory_and_no_reference_behind(op, calls):
     x = next(x for x in (uniform((7, 6), np.float32), uniform((2, 3, 7), np.float32)) if op.takes(x))
     parameters = op.parameters(x)
