@@ -1,5 +1,6 @@
 """Ctrl-C may come at any time: what learns from a stream has then taken in a chunk or has not."""
 
+import pytest
 from memory import run_fresh
 
 pytestmark = pytest.mark.wide
