@@ -83,9 +83,7 @@ static void FN(touch_up)(const fn_job *job, T *y, const uint8_t *where, int64_t 
   for (int64_t i = 0; where && i < n; i++) y[i] = where[i] ? y[i] : 0;
   for (int64_t i = 0; job->quiet && i < n; i++) y[i] = y[i] == y[i] ? y[i] : (T)__builtin_nan("");
 }
-static inline int FN(is_touched_up)(const fn_job *job) {
-  return job->quiet || job->array[FN_WHERE].data;
-}
+static inline int FN(is_touched_up)(const fn_job *job) { return job->quiet || job->array[FN_WHERE].data; }
 
 /* For a range: the least element becomes `least` and the greatest `most`, exactly: the scale is rounded up until it
  * reaches that, and what lies above is cut off. */

@@ -236,7 +236,7 @@ static void FN(backward_weight)(const fn_job *job, int64_t lo, int64_t hi, void 
   for (int64_t i = lo; i < hi; i++) {
     U bits;
     memcpy(&bits, weight + i, sizeof bits);
-    bits &= (U)~((U)1 << (8 * sizeof(U) - 1));
+    bits &= (U)-1 >> 1;
     most = bits > most ? bits : most;
   }
   memcpy(&largest, &most, sizeof largest);

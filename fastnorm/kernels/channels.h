@@ -226,7 +226,7 @@ static void FN(scale_rows_together)(const fn_job *job, int64_t lo, int64_t hi, T
   }
 }
 
-/* May 16 rows be worked on together? */
+/* Are rows short and stored so that some are scaled together? */
 static int FN(scales_together)(const fn_job *job) {
   const fn_array *x = &job->array[FN_X], *y = &job->array[FN_Y];
   const int as_stored = (FN(native)(x) && FN(native)(y)) ||

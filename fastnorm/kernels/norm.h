@@ -23,8 +23,7 @@ static void FN(add)(T *s, T *past, const T *x, const T *z, int64_t n) {
   }
   for (; i + LINE <= n; i += LINE) {
     FN(vector) sum[LINE / W];
-    for (int k = 0; k < LINE; k += W)
-      sum[k / W] = FN(quiet_vector)(FN(load_all)(x + i + k) + FN(load_all)(z + i + k));
+    for (int k = 0; k < LINE; k += W) sum[k / W] = FN(quiet_vector)(FN(load_all)(x + i + k) + FN(load_all)(z + i + k));
     for (int k = 0; k < LINE; k += W) FN(store_all)(s + i + k, sum[k / W]);
     for (int k = 0; past && k < LINE; k += W) fn_store_past_cache(past + i + k, &sum[k / W]);
   }

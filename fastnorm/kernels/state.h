@@ -224,8 +224,7 @@ static void fn_finish(const fn_job *job, const double *state, int64_t stride, in
     if (job->mean) {
       const double *first = state + (range ? FN_MIN : FN_MEAN) * stride;
       for (int64_t j = 0; j < count; j++) values[j] = range ? first[j] : first[j] + state[FN_MEAN_LO * stride + j];
-      for (int64_t j = 0; j < count; j++)
-        values[j] = state[FN_COUNT * stride + j] == 0 ? __builtin_nan("") : values[j];
+      for (int64_t j = 0; j < count; j++) values[j] = state[FN_COUNT * stride + j] == 0 ? __builtin_nan("") : values[j];
       fn_put_all(job->mean, job->out_dtype, p, step, values, count);
     }
     if (job->spread) {
