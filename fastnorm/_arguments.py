@@ -163,7 +163,7 @@ def real(name: str, value: Any, *, least: float | None = None) -> float:
     """`value` as a float that is not NaN and not below `least`."""
     expected = "a number" if least is None else f"a number >= {least:g}"
     try:
-        if isinstance(value, (str, bytes)) or np.iscomplexobj(value):
+        if not isinstance(value, (float, int)) and (isinstance(value, (str, bytes)) or np.iscomplexobj(value)):
             raise TypeError
         number = float(value)
     except (TypeError, ValueError):

@@ -680,7 +680,7 @@ class Moments:
 
     def _is_finite(self) -> bool:
         """Whether all means are: no infinity and no NaN was taken in."""
-        return self._state is None or bool(np.isfinite(self._state[_MEAN]).all())
+        return self._state is None or _ops.find_nonfinite(self._state[_MEAN]) == 0
 
     def _mean_lo(self) -> Any:
         """What the means lack, rounded as they are."""

@@ -251,7 +251,7 @@ class FeatureScaler(SavedState, OneToOneFeatureMixin, TransformerMixin, BaseEsti
     def _take(self, X: Any, reset: bool, groups: Any, sample_weight: Any = None) -> Any:
         """Learn from X and return it, checked. Whatever is refused leaves the scaler as it was."""
         with _UnchangedOnError(self):
-            self._validate_params()
+            _input.check_parameters(self)
             if reset:
                 for name in fitted(self):
                     delattr(self, name)

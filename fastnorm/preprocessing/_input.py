@@ -1,6 +1,8 @@
 """What estimators take: the same as scikit-learn's, checked without a pass over plain arrays."""
 
+from types import NoneType
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from scipy import sparse
@@ -11,6 +13,21 @@ from fastnorm import _arguments, _ops
 
 NAN, INFINITY = 1, 2  # the flags of `_ops`
 _FLOATS = (np.float64, np.float32, np.float16)
+_UNCHANGING = {bool, int, float, str, tuple, NoneType}
+_valid: WeakKeyDictionary[type, dict[str, Any]] = WeakKeyDictionary()  # the last valid parameters of each class
+
+
+def check_parameters(estimator: Any) -> None:
+    """Refuse parameters of a wrong type or value. To ask scikit-learn takes longer than to fit a small table, so the
+    very objects that were found valid last are not looked at again.
+    """
+    valid = _valid.get(type(estimator))
+    if valid is not None and all(getattr(estimator, name) is value for name, value in valid.items()):
+        return
+    estimator._validate_params()
+    params = estimator.get_params(deep=False)
+    if all(type(value) in _UNCHANGING for value in params.values()):
+        _valid[type(estimator)] = params
 
 
 def check_input(
@@ -60,6 +77,11 @@ def check_fitted(estimator: Any) -> None:
         check_is_fitted(estimator, "n_features_in_")
 
 
+def found_in(x: np.ndarray) -> int:
+    """The flags of what is not finite in x."""
+    return cast("int", _ops.find_nonfinite(x))
+
+
 def refuse(flags: int, x: np.ndarray, *, nan: bool = False) -> None:
     """Refuse infinity, and NaN if that is asked for, that was found in x."""
     if nan and flags & NAN:
@@ -70,7 +92,7 @@ def refuse(flags: int, x: np.ndarray, *, nan: bool = False) -> None:
 
 def refuse_nonfinite(x: np.ndarray, *, nan: bool = False) -> None:
     """Likewise, where x has not been read yet."""
-    refuse(cast("int", _ops.find_nonfinite(x)), x, nan=nan)
+    refuse(found_in(x), x, nan=nan)
 
 
 def into(x: np.ndarray, given: Any, copy: bool, out: Any) -> Any:

@@ -39,10 +39,9 @@ class ExtremaScaler(FeatureScaler):
         """The extrema of each feature, NaN where it has no values."""
         axes = self._samples(x)
         low, high = stats.minmax(x, axes)
-        if np.isnan(low).any():
+        if _input.found_in(low) & _input.NAN:
             low, high = stats.minmax(x, axes, nan_policy="omit")
-        if np.isinf(low).any() or np.isinf(high).any():
-            _input.refuse(_input.INFINITY, x)
+        _input.refuse(_input.found_in(low) | _input.found_in(high), x)
         dtype = _arguments.result_dtype(x)
         return low.astype(dtype, copy=False), high.astype(dtype, copy=False)
 
