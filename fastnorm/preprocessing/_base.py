@@ -296,7 +296,8 @@ class FeatureScaler(SavedState, OneToOneFeatureMixin, TransformerMixin, BaseEsti
 
     def _samples(self, x: np.ndarray) -> tuple[int, ...]:
         """The axes that statistics are taken over."""
-        return tuple(a for a in range(x.ndim) if a != self._axis(x))
+        axis = self._axis(x)
+        return tuple(a for a in range(x.ndim) if a != axis)
 
     def _count(self, x: np.ndarray) -> int:
         """How many samples there are: values of each feature, if none is NaN."""
