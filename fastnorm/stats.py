@@ -745,6 +745,8 @@ def _what_counts(
     name: str, x: np.ndarray, axis: tuple[int, ...] | None, where: Any, weights: Any, nan_policy: Any
 ) -> tuple[np.ndarray | None, np.ndarray | None, bool]:
     """Mask and weights of the shape of x, and whether NaN is omitted. Raises where NaN is forbidden and counts."""
+    if where is None and weights is None and nan_policy is _PROPAGATE:
+        return None, None, False
     where = _arguments.mask("where", where, x.shape)
     weights = _arguments.weights(weights, x, axis)
     return where, weights, _arguments.omits_nan(nan_policy, name, x, where, weights)
