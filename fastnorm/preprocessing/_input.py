@@ -18,8 +18,10 @@ _valid: WeakKeyDictionary[type, dict[str, Any]] = WeakKeyDictionary()  # the las
 
 
 def check_parameters(estimator: Any) -> None:
-    """Refuse parameters of a wrong type or value. To ask scikit-learn takes longer than to fit a small table, so the
-    very objects that were found valid last are not looked at again.
+    """Refuse parameters of a wrong type or value.
+
+    scikit-learn takes longer to look at them than a small table takes to be fitted; so the very objects that were valid
+    last are not looked at again.
     """
     valid = _valid.get(type(estimator))
     if valid is not None and all(getattr(estimator, name) is value for name, value in valid.items()):
