@@ -347,7 +347,8 @@ class Moments:
     __slots__ = ("_masked", "_minmax", "_order", "_shape", "_state")
 
     def __init__(self, order: int = 2, minmax: bool = False) -> None:
-        if isinstance(order, (bool, np.bool)) or np.ndim(order) or order not in (2, 3, 4):
+        odd = type(order) is not int and (isinstance(order, (bool, np.bool)) or np.ndim(order))
+        if odd or order not in (2, 3, 4):
             raise ValueError(f"order must be 2, 3 or 4, got {order!r}")
         self._order = int(order)
         self._minmax = bool(minmax)

@@ -14,22 +14,23 @@ from fastnorm import _arguments, _ops
 NAN, INFINITY = 1, 2  # the flags of `_ops`
 _FLOATS = (np.float64, np.float32, np.float16)
 _UNCHANGING = {bool, int, float, str, tuple, NoneType}
-_valid: WeakKeyDictionary[type, dict[str, Any]] = WeakKeyDictionary()  # the last valid parameters of each class
+_REMEMBERED = 8
+_valid: WeakKeyDictionary[type, tuple[dict[str, Any], ...]] = WeakKeyDictionary()  # parameters of each class
 
 
 def check_parameters(estimator: Any) -> None:
     """Refuse parameters of a wrong type or value.
 
     scikit-learn takes longer to look at them than a small table takes to be fitted; so the very objects that were valid
-    last are not looked at again.
+    lately are not looked at again.
     """
-    valid = _valid.get(type(estimator))
-    if valid is not None and all(getattr(estimator, name) is value for name, value in valid.items()):
+    valid = _valid.get(type(estimator), ())
+    if any(all(getattr(estimator, name) is value for name, value in params.items()) for params in valid):
         return
     estimator._validate_params()
     params = estimator.get_params(deep=False)
     if all(type(value) in _UNCHANGING for value in params.values()):
-        _valid[type(estimator)] = params
+        _valid[type(estimator)] = (params, *valid[: _REMEMBERED - 1])
 
 
 def check_input(
