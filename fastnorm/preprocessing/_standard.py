@@ -263,7 +263,8 @@ class StandardScaler(FeatureScaler):
             counts = [np.broadcast_to(count, self.n_features_in_) for count in counts]
         count = np.array(self._stacked(counts), None if weighted else np.int64, ndmin=1)
         each = count[..., 0]  # of each group, or of all
-        self.n_samples_seen_ = each[()] if (count == each[..., None]).all() else count
+        alike = count.shape[-1] == 1 or (count == each[..., None]).all()
+        self.n_samples_seen_ = each[()] if alike else count
         if self.with_mean or self.with_std:
             self.mean_ = self._stacked([m.mean for m in moments])
             self.residual_ = (self.mean_, self._stacked([m._mean_lo() for m in moments]))
