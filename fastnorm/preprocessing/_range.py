@@ -218,14 +218,15 @@ class MinMaxScaler(ExtremaScaler):
 
         Data of another dtype than was learnt from do not reach the ends where these are not of their dtype.
         """
-        least, most = self.data_min_.astype(dtype, copy=False), self.data_max_.astype(dtype, copy=False)
         with np.errstate(all="ignore"):
+            least, most = self.data_min_.astype(dtype, copy=False), self.data_max_.astype(dtype, copy=False)
             top = most - least
             length, reached = top.astype(np.float64), True
             if not self.data_min_.dtype == self.data_max_.dtype == dtype:
                 reached = (least == self.data_min_) & (most == self.data_max_)
                 length = np.where(reached, length, np.subtract(self.data_max_, self.data_min_, dtype=np.float64))
-            divisor = (np.where(length == 0, 1.0, length) / (high - low)).astype(dtype)
+            length[length == 0] = 1
+            divisor = (length / (high - low)).astype(dtype)
             for _ in range(2 if (low, high) != (0, 1) else 0):  # top / top is not above 1
                 above = reached & (top / divisor + dtype(low) > dtype(high))
                 if not above.any():
