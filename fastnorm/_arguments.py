@@ -170,7 +170,7 @@ def real(name: str, value: Any, *, least: float | None = None) -> float:
     """`value` as a float that is not NaN and not below `least`."""
     expected = "a number" if least is None else f"a number >= {least:g}"
     try:
-        if isinstance(value, (str, bytes)) or np.iscomplexobj(value):
+        if not isinstance(value, (float, int)) and (isinstance(value, (str, bytes)) or np.iscomplexobj(value)):
             raise TypeError
         number = float(value)
     except (TypeError, ValueError):
@@ -233,7 +233,7 @@ def weights(value: Any, x: np.ndarray, axis: tuple[int, ...] | None) -> np.ndarr
     reduced = tuple(range(x.ndim)) if axis is None else axis
     along = found.shape == tuple(x.shape[a] for a in reduced)
     if found.shape != x.shape and along:
-        wide = np.expand_dims(found, tuple(a for a in range(x.ndim) if a not in reduced))
+        wide = found.reshape([n if a in reduced else 1 for a, n in enumerate(x.shape)])
     elif found.ndim == x.ndim and all(n in (1, size) for n, size in zip(found.shape, x.shape, strict=True)):
         wide = found
     else:
@@ -242,7 +242,7 @@ def weights(value: Any, x: np.ndarray, axis: tuple[int, ...] | None) -> np.ndarr
             f"broadcasts to it, or that of the reduced axes"
         )
     if found.size:
-        low, high = (float(value) for value in _ops.minmax(found, None, False))
+        low, high = map(float, _ops.minmax(found, None, False))
         if math.isnan(low) or math.isinf(high) or low < 0:
             raise ValueError(f"weights must be finite and not negative, got values from {low:g} to {high:g}")
         if math.isinf(high * x.size):

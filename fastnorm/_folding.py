@@ -86,8 +86,9 @@ def fold_batch_norm(
     with np.errstate(all="ignore"):  # NaN and infinity stay in their channel, as in the batch norm itself
         scale = bn_scale / np.sqrt(var + eps)
         along = [channels if a == axis else 1 for a in range(weight.ndim)]
-        folded = weight.astype(np.float64) * scale.reshape(along)
-        return folded.astype(dtype), ((shift - mean) * scale + bn_shift).astype(dtype)
+        folded = np.empty_like(weight, dtype)
+        np.multiply(weight, scale.reshape(along), out=folded, dtype=np.float64, casting="unsafe")  # converts in pieces
+        return folded, ((shift - mean) * scale + bn_shift).astype(dtype)
 
 
 def _per_channel(name: str, value: Any, channels: int) -> np.ndarray:

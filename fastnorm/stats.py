@@ -347,7 +347,8 @@ class Moments:
     __slots__ = ("_masked", "_minmax", "_order", "_shape", "_state")
 
     def __init__(self, order: int = 2, minmax: bool = False) -> None:
-        if isinstance(order, (bool, np.bool)) or np.ndim(order) or order not in (2, 3, 4):
+        odd = type(order) is not int and (isinstance(order, (bool, np.bool)) or np.ndim(order))
+        if odd or order not in (2, 3, 4):
             raise ValueError(f"order must be 2, 3 or 4, got {order!r}")
         self._order = int(order)
         self._minmax = bool(minmax)
@@ -681,7 +682,7 @@ class Moments:
 
     def _is_finite(self) -> bool:
         """Whether all means are: no infinity and no NaN was taken in."""
-        return self._state is None or bool(np.isfinite(self._state[_MEAN]).all())
+        return self._state is None or _ops.find_nonfinite(self._state[_MEAN]) == 0
 
     def _mean_lo(self) -> Any:
         """What the means lack, rounded as they are."""
@@ -746,6 +747,8 @@ def _what_counts(
     name: str, x: np.ndarray, axis: tuple[int, ...] | None, where: Any, weights: Any, nan_policy: Any
 ) -> tuple[np.ndarray | None, np.ndarray | None, bool]:
     """Mask and weights of the shape of x, and whether NaN is omitted. Raises where NaN is forbidden and counts."""
+    if where is None and weights is None and nan_policy is _PROPAGATE:
+        return None, None, False
     where = _arguments.mask("where", where, x.shape)
     weights = _arguments.weights(weights, x, axis)
     return where, weights, _arguments.omits_nan(nan_policy, name, x, where, weights)

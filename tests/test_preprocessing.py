@@ -27,6 +27,7 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import get_tags
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.estimator_checks import check_estimator
 
 import fastnorm
@@ -511,6 +512,31 @@ def test_missing_feature_names_are_said_as_by_scikit_learn(name):
                 scaler.transform(second)
             words.append([str(w.message) for w in caught])
         assert words[0] == words[1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_that_change_are_refused_like_those_of_new_scalers(name):
+    x, scaler = table(), getattr(ours, name)()
+    for parameter, value in scaler.get_params().items():
+        # The last of these equals a valid value and is of another type.
+        for bad in ("no", [value], int(value) if isinstance(value, bool) else object()):
+            scaler.fit(x).set_params(**{parameter: bad})
+            for wrong in (scaler, type(scaler)(**{parameter: bad})):
+                for method in (wrong.fit, wrong.fit_transform):
+                    with pytest.raises(ValueError, match=f"The '{parameter}' parameter of {name} must be"):
+                        method(x)
+            scaler.set_params(**{parameter: value})
+
+
+def test_parameters_of_a_subclass_are_checked_by_its_own_rules():
+    class Centering(ours.StandardScaler):
+        pass
+
+    Centering._parameter_constraints = {**Centering._parameter_constraints, "with_std": [StrOptions({"yes"})]}
+    ours.StandardScaler().fit(table())
+    with pytest.raises(ValueError, match="The 'with_std' parameter of Centering must be"):
+        Centering().fit(table())
+    assert Centering(with_std="yes").fit(table()).mean_ is not None
 
 
 # ---- interface

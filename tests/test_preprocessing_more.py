@@ -574,6 +574,9 @@ def test_a_scaler_of_wide_data_keeps_its_range_for_narrow_data():
     assert np.allclose(scaler.transform(narrow), [[0], [2 / 3]], rtol=2.0**-22)
     scaler = new("MinMaxScaler").fit([[1e9], [1e9 + 30]])  # nor that the two differ
     assert np.allclose(scaler.transform(np.array([[1e9], [1e9 + 64]], np.float32)), [[0], [64 / 30]], rtol=2.0**-22)
+    scaler = new("MinMaxScaler").fit([[-1e300], [1e300]])  # nor their magnitude
+    with reference.strict():
+        scaler.transform(narrow)
 
 
 def test_parameters_are_those_of_the_scaler_that_is_merged_into():

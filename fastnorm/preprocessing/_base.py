@@ -251,7 +251,7 @@ class FeatureScaler(SavedState, OneToOneFeatureMixin, TransformerMixin, BaseEsti
     def _take(self, X: Any, reset: bool, groups: Any, sample_weight: Any = None) -> Any:
         """Learn from X and return it, checked. Whatever is refused leaves the scaler as it was."""
         with UnchangedOnError(self):
-            self._validate_params()
+            _input.check_parameters(self)
             if reset:
                 for name in fitted(self):
                     delattr(self, name)
@@ -296,7 +296,8 @@ class FeatureScaler(SavedState, OneToOneFeatureMixin, TransformerMixin, BaseEsti
 
     def _samples(self, x: np.ndarray) -> tuple[int, ...]:
         """The axes that statistics are taken over."""
-        return tuple(a for a in range(x.ndim) if a != self._axis(x))
+        axis = self._axis(x)
+        return tuple(a for a in range(x.ndim) if a != axis)
 
     def _count(self, x: np.ndarray) -> int:
         """How many samples there are: values of each feature, if none is NaN."""

@@ -1,6 +1,8 @@
 """What estimators take: the same as scikit-learn's, checked without a pass over plain arrays."""
 
+from types import NoneType
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from scipy import sparse
@@ -11,6 +13,24 @@ from fastnorm import _arguments, _ops
 
 NAN, INFINITY = 1, 2  # the flags of `_ops`
 _FLOATS = (np.float64, np.float32, np.float16)
+_UNCHANGING = {bool, int, float, str, tuple, NoneType}
+_REMEMBERED = 8
+_valid: WeakKeyDictionary[type, tuple[dict[str, Any], ...]] = WeakKeyDictionary()  # parameters of each class
+
+
+def check_parameters(estimator: Any) -> None:
+    """Refuse parameters of a wrong type or value.
+
+    scikit-learn takes longer to look at them than a small table takes to be fitted; so the very objects that were valid
+    lately are not looked at again.
+    """
+    valid = _valid.get(type(estimator), ())
+    if any(all(getattr(estimator, name) is value for name, value in params.items()) for params in valid):
+        return
+    estimator._validate_params()
+    params = estimator.get_params(deep=False)
+    if all(type(value) in _UNCHANGING for value in params.values()):
+        _valid[type(estimator)] = (params, *valid[: _REMEMBERED - 1])
 
 
 def check_input(
@@ -60,6 +80,11 @@ def check_fitted(estimator: Any) -> None:
         check_is_fitted(estimator, "n_features_in_")
 
 
+def found_in(x: np.ndarray) -> int:
+    """The flags of what is not finite in x."""
+    return cast("int", _ops.find_nonfinite(x))
+
+
 def refuse(flags: int, x: np.ndarray, *, nan: bool = False) -> None:
     """Refuse infinity, and NaN if that is asked for, that was found in x."""
     if nan and flags & NAN:
@@ -70,7 +95,7 @@ def refuse(flags: int, x: np.ndarray, *, nan: bool = False) -> None:
 
 def refuse_nonfinite(x: np.ndarray, *, nan: bool = False) -> None:
     """Likewise, where x has not been read yet."""
-    refuse(cast("int", _ops.find_nonfinite(x)), x, nan=nan)
+    refuse(found_in(x), x, nan=nan)
 
 
 def into(x: np.ndarray, given: Any, copy: bool, out: Any) -> Any:

@@ -140,7 +140,7 @@ class Normalizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def _checked(self, X: Any, reset: bool) -> Any:
         if reset:
-            self._validate_params()
+            _input.check_parameters(self)
         return _input.check_input(self, X, reset=reset, accept_sparse="csr")
 
     def _apply(self, x: Any, given: Any, copy: bool, out: Any) -> Any:
@@ -189,7 +189,7 @@ def normalize(X: Any, norm: str = "l2", *, axis: int = 1, copy: bool = True, ret
            [ 0.5 , -0.5 ]])
     """
     estimator = Normalizer(norm, copy=copy)
-    estimator._validate_params()
+    _input.check_parameters(estimator)
     _arguments.choice("axis", axis, (0, 1))
     _arguments.choice("return_norm", return_norm, (False, True))
     if sparse.issparse(X):

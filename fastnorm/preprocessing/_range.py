@@ -39,10 +39,9 @@ class ExtremaScaler(FeatureScaler):
         """The extrema of each feature, NaN where it has no values."""
         axes = self._samples(x)
         low, high = stats.minmax(x, axes)
-        if np.isnan(low).any():
+        if _input.found_in(low) & _input.NAN:
             low, high = stats.minmax(x, axes, nan_policy="omit")
-        if np.isinf(low).any() or np.isinf(high).any():
-            _input.refuse(_input.INFINITY, x)
+        _input.refuse(_input.found_in(low) | _input.found_in(high), x)
         dtype = _arguments.result_dtype(x)
         return low.astype(dtype, copy=False), high.astype(dtype, copy=False)
 
@@ -219,13 +218,16 @@ class MinMaxScaler(ExtremaScaler):
 
         Data of another dtype than was learnt from do not reach the ends where these are not of their dtype.
         """
-        least, most = self.data_min_.astype(np.float64), self.data_max_.astype(np.float64)
         with np.errstate(all="ignore"):
-            reached = (least.astype(dtype) == least) & (most.astype(dtype) == most)
-            top = most.astype(dtype) - least.astype(dtype)
-            length = np.where(reached, top, most - least)
-            divisor = (np.where(length == 0, 1, length) / (high - low)).astype(dtype)
-            for _ in range(2):
+            least, most = self.data_min_.astype(dtype, copy=False), self.data_max_.astype(dtype, copy=False)
+            top = most - least
+            length, reached = top.astype(np.float64), True
+            if not self.data_min_.dtype == self.data_max_.dtype == dtype:
+                reached = (least == self.data_min_) & (most == self.data_max_)
+                length = np.where(reached, length, np.subtract(self.data_max_, self.data_min_, dtype=np.float64))
+            length[length == 0] = 1
+            divisor = (length / (high - low)).astype(dtype)
+            for _ in range(2 if (low, high) != (0, 1) else 0):  # top / top is not above 1
                 above = reached & (top / divisor + dtype(low) > dtype(high))
                 if not above.any():
                     break

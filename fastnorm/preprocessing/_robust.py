@@ -318,10 +318,10 @@ class RobustScaler(FeatureScaler):
 
     def _settle(self, values: np.ndarray, sketch: QuantileSketch | None) -> None:
         """Attributes from the quantiles. They are exact or those of values that are there: a range of 0 is one."""
-        at = self._probabilities()
-        low, high = (values[np.searchsorted(at, q / 100)] for q in self.quantile_range)
+        at = self._probabilities().tolist()
+        low, high = (values[at.index(q / 100)] for q in self.quantile_range)
         self.sketch_ = sketch
-        self.center_ = values[np.searchsorted(at, _MEDIAN)].copy() if self.with_centering else None
+        self.center_ = values[at.index(_MEDIAN)].copy() if self.with_centering else None
         self.scale_ = None
         if self.with_scaling:
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):

@@ -258,10 +258,13 @@ class StandardScaler(FeatureScaler):
         """Attributes from the statistics; `rounded`: these do not have the error bound of our own."""
         self.moments_, self.rounded_ = moments, rounded
         self.mean_ = self.var_ = self.scale_ = self.residual_ = None
-        count = self._stacked([np.broadcast_to(m.count, self.n_features_in_) for m in moments])
-        count = count if weighted else count.astype(np.int64)
+        counts = [m.count for m in moments]
+        if "groups_" in vars(self):
+            counts = [np.broadcast_to(count, self.n_features_in_) for count in counts]
+        count = np.array(self._stacked(counts), None if weighted else np.int64, ndmin=1)
         each = count[..., 0]  # of each group, or of all
-        self.n_samples_seen_ = each[()] if (count == each[..., None]).all() else count
+        alike = count.shape[-1] == 1 or (count == each[..., None]).all()
+        self.n_samples_seen_ = each[()] if alike else count
         if self.with_mean or self.with_std:
             self.mean_ = self._stacked([m.mean for m in moments])
             self.residual_ = (self.mean_, self._stacked([m._mean_lo() for m in moments]))
@@ -269,11 +272,12 @@ class StandardScaler(FeatureScaler):
             var = self._stacked([m.var() for m in moments])
             self.var_ = var if self.ddof == 0 else self._stacked([m.var(self.ddof) for m in moments])
             bound = count * _EPS * var + (count * self.mean_ * _EPS) ** 2 if rounded else 0
-            self.scale_ = np.where(var <= bound, 1, self._stacked([m.std(self.ddof) for m in moments]))
+            self.scale_ = self._stacked([m.std(self.ddof) for m in moments])
+            self.scale_[var <= bound] = 1
 
-    def _stacked(self, values: list[Any]) -> np.ndarray:
+    def _stacked(self, values: list[Any]) -> Any:
         """The values of each group under each other, or those of all."""
-        return np.array(values) if "groups_" in vars(self) else np.array(values[0])
+        return np.array(values) if "groups_" in vars(self) else values[0]
 
     def _affine(self, x: Any) -> Affine:
         del x
