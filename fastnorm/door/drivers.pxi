@@ -5,7 +5,7 @@ cdef int64_t GIL_THRESHOLD = 4096
 # Private hooks, which tests lower: a call on fewer elements runs on one thread, and what one thread writes stays in the
 # cache if it is fewer bytes.
 cdef int64_t work_threshold = 32768
-cdef int64_t stream_threshold = 8 << 20
+cdef int64_t stream_threshold = 10 << 20
 
 
 def set_work_threshold(int64_t elements):
