@@ -515,6 +515,13 @@ def test_missing_feature_names_are_said_as_by_scikit_learn(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_words_are_refused_as_values_of_x(name):
+    for X in (np.array([["a"]]), [["a"]], np.array([["a"]], object)):
+        with pytest.raises(ValueError, match=r"^X holds what is no number: could not convert string to float: .*a"):
+            getattr(ours, name)().fit(X)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_parameters_that_change_are_refused_like_those_of_new_scalers(name):
     x, scaler = table(), getattr(ours, name)()
     for parameter, value in scaler.get_params().items():

@@ -55,13 +55,18 @@ def check_input(
     options = {"accept_sparse": accept_sparse, "dtype": dtype, "ensure_all_finite": False}
     if sparse.issparse(X):
         options["ensure_all_finite"] = "allow-nan" if get_tags(estimator).input_tags.allow_nan else True
-    if ndim is None:
-        found = check_array(X, estimator=estimator, input_name="X", ensure_2d=False, allow_nd=True, **options)
-    elif names:
-        found = validate_data(estimator, X, reset=reset, **options)
-    else:
-        found = check_array(X, estimator=estimator, input_name="X", **options)
-        check_features(estimator, found.shape[1])
+    try:
+        if ndim is None:
+            found = check_array(X, estimator=estimator, input_name="X", ensure_2d=False, allow_nd=True, **options)
+        elif names:
+            found = validate_data(estimator, X, reset=reset, **options)
+        else:
+            found = check_array(X, estimator=estimator, input_name="X", **options)
+            check_features(estimator, found.shape[1])
+    except ValueError as error:
+        if str(error).startswith("could not convert"):  # NumPy does not know what X is
+            raise ValueError(f"X holds what is no number: {error}") from None
+        raise
     return found if sparse.issparse(found) else _arguments.true_bits(np.asarray(found))
 
 
