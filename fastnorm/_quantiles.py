@@ -85,7 +85,8 @@ class QuantileSketch:
                 more = np.empty((min(self._k, 2 * (self._filled + count)), chunk.shape[1]))
                 more[: self._filled] = 0 if rows is None else rows[: self._filled]
                 rows = self._rows = more
-            rows[self._filled : self._filled + count] = chunk[start : start + count]
+            with np.errstate(invalid="ignore"):  # signalling NaN
+                rows[self._filled : self._filled + count] = chunk[start : start + count]
             self._filled += count
             start += count
             if self._filled == self._k:

@@ -272,3 +272,12 @@ def test_a_sketch_refuses_what_does_not_fit():
         with pytest.raises(ValueError, match=r"expected|must"):
             call()
     assert sketch.counts.tolist() == [3, 3]
+
+
+def test_signalling_nan_is_left_out_without_a_word():
+    x = np.array([[0], [1], [2], [3]], np.float32)
+    x.view(np.uint32)[0] = 0x7F800001
+    with np.errstate(all="raise"):
+        sketch = QuantileSketch().update(x)
+        assert sketch.quantile(0.5) == 2
+    assert sketch.counts == 3
