@@ -294,7 +294,7 @@ class _Column:
             for rank in (previous, np.minimum(previous + 1, up_to[-1] - 1))
         )
         t = place - previous
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             values: np.ndarray = np.where(t >= 0.5, b - (b - a) * (1 - t), a + (b - a) * t)
         return values
 

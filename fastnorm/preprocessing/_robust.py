@@ -324,7 +324,7 @@ class RobustScaler(FeatureScaler):
         self.center_ = values[at.index(_MEDIAN)].copy() if self.with_centering else None
         self.scale_ = None
         if self.with_scaling:
-            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            with np.errstate(all="ignore"):
                 self.scale_ = np.where(high == low, 1.0, high - low)
                 if self.unit_variance:
                     first, last = ndtri([q / 100 for q in self.quantile_range])
