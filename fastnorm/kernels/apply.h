@@ -160,11 +160,23 @@ static inline T FN(rectified)(T y) { return y <= 0 ? 0 : y; }
 
 /* Likewise, for what is no greater than `top`. */
 static inline FN(vector) FN(topped_vector)(FN(vector) y, T top) {
-  const FN(vector) most = top - (FN(vector)){0};
-  const FN(keys) above = (FN(keys))(y > most);
-  return (FN(vector))(((FN(keys))most & above) | ((FN(keys))y & ~above));
+  return FN(choose)((FN(keys))(y > top), FN(every)(top), y);
 }
 static inline T FN(topped)(T y, T top) { return y > top ? top : y; }
+
+/* The last of what a kind does. */
+FN_INLINE FN(vector) FN(finished_vector)(FN(vector) y, T top, int kind) {
+  if (kind & FN_WITH_SHIFT) y = FN(quiet_vector)(y);
+  if (kind & FN_WITH_RELU) y = FN(rectified_vector)(y);
+  if (kind & FN_WITH_TOP) y = FN(topped_vector)(y, top);
+  return y;
+}
+FN_INLINE T FN(finished)(T y, T top, int kind) {
+  if (kind & FN_WITH_SHIFT) y = FN(quiet)(y);
+  if (kind & FN_WITH_RELU) y = FN(rectified)(y);
+  if (kind & FN_WITH_TOP) y = FN(topped)(y, top);
+  return y;
+}
 
 /* Elements i <= j < i + FN(LINE) of a row, to `to`; past the cache only if that is aligned. */
 FN_INLINE void FN(apply_line)(T *to, const T *x, const T *weight, const T *bias, int64_t i, T center, T center_lo,
@@ -173,13 +185,7 @@ FN_INLINE void FN(apply_line)(T *to, const T *x, const T *weight, const T *bias,
   for (int k = 0; k < FN(LINE); k += FN(WIDTH)) {
     FN(vector) y;
     FN_AFFINE(y, FN_LOAD(x), center, center_lo, scale, shift, FN_LOAD(weight), FN_LOAD(bias), kind);
-    if (kind & FN_WITH_SHIFT) y = FN(quiet_vector)(y);
-    if (kind & FN_WITH_RELU) y = FN(rectified_vector)(y);
-    if (kind & FN_WITH_TOP) y = FN(topped_vector)(y, top);
-    if (kind & FN_PAST_CACHE)
-      fn_store_past_cache(to + k, &y);
-    else
-      *(FN(loose_vector) *)(void *)(to + k) = y;
+    FN(store_by)(to + k, FN(finished_vector)(y, top, kind), kind & FN_PAST_CACHE);
   }
 #undef FN_LOAD
 }
@@ -196,9 +202,7 @@ FN_INLINE void FN(apply_row)(T *y, const T *x, const T *weight, const T *bias, i
     FN_IVDEP
     for (int64_t i = 0; i < n; i++) {
       FN_AFFINE(y[i], x[i], center, center_lo, scale, shift, weight[i], bias[i], kind);
-      if (kind & FN_WITH_SHIFT) y[i] = FN(quiet)(y[i]);
-      if (kind & FN_WITH_RELU) y[i] = FN(rectified)(y[i]);
-      if (kind & FN_WITH_TOP) y[i] = FN(topped)(y[i], top);
+      y[i] = FN(finished)(y[i], top, kind);
     }
     return;
   }
@@ -256,19 +260,12 @@ FN_INLINE void FN(apply_border)(T *y, const T *x, int64_t i, int64_t own, const 
   static const K count[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   for (int k = 0; k < FN(LINE); k += FN(WIDTH)) {
     const FN(keys) mine = *(const FN(loose_keys) *)(const void *)(count + k) < (K)own;
-#define FN_EITHER(list)                                                                                                \
-  (FN(vector))(((FN(keys))((list)[r] - (FN(vector)){0}) & mine) | ((FN(keys))((list)[r + 1] - (FN(vector)){0}) & ~mine))
-    FN(vector) v = *(const FN(loose_vector) *)(const void *)(x + i + k);
+#define FN_EITHER(list) FN(choose)(mine, FN(every)((list)[r]), FN(every)((list)[r + 1]))
+    FN(vector) v = FN(load_all)(x + i + k);
     FN_AFFINE(v, v, FN_EITHER(params->center), FN_EITHER(params->center_lo), FN_EITHER(params->scale),
               FN_EITHER(params->shift), v, v, kind);
 #undef FN_EITHER
-    if (kind & FN_WITH_SHIFT) v = FN(quiet_vector)(v);
-    if (kind & FN_WITH_RELU) v = FN(rectified_vector)(v);
-    if (kind & FN_WITH_TOP) v = FN(topped_vector)(v, params->top);
-    if (kind & FN_PAST_CACHE)
-      fn_store_past_cache(y + i + k, &v);
-    else
-      *(FN(loose_vector) *)(void *)(y + i + k) = v;
+    FN(store_by)(y + i + k, FN(finished_vector)(v, params->top, kind), kind & FN_PAST_CACHE);
   }
 }
 
@@ -407,10 +404,7 @@ FN_INLINE void FN(apply_across_of_kind)(T *y, const T *x, int64_t n, const T *ce
   for (int64_t i = 0; kind & FN_PAST_CACHE && i < n; i += FN(WIDTH)) {
     FN(vector) v;
     FN_AFFINE(v, FN_LOAD(x), FN_LOAD(center), FN_LOAD(center_lo), FN_LOAD(scale), FN_LOAD(shift), weight, bias, kind);
-    if (kind & FN_WITH_SHIFT) v = FN(quiet_vector)(v);
-    if (kind & FN_WITH_RELU) v = FN(rectified_vector)(v);
-    if (kind & FN_WITH_TOP) v = FN(topped_vector)(v, top);
-    fn_store_past_cache(y + i, &v);
+    FN(store_by)(y + i, FN(finished_vector)(v, top, kind), 1);
   }
 #undef FN_LOAD
   if (kind & FN_PAST_CACHE) return;
@@ -418,9 +412,7 @@ FN_INLINE void FN(apply_across_of_kind)(T *y, const T *x, int64_t n, const T *ce
   for (int64_t i = 0; i < n; i++) {
     T v;
     FN_AFFINE(v, x[i], center[i], center_lo[i], scale[i], shift[i], weight, bias, kind);
-    if (kind & FN_WITH_SHIFT) v = FN(quiet)(v);
-    if (kind & FN_WITH_TOP) v = FN(topped)(v, top);
-    y[i] = kind & FN_WITH_RELU ? FN(rectified)(v) : v;
+    y[i] = FN(finished)(v, top, kind);
   }
 }
 

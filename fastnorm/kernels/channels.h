@@ -22,18 +22,16 @@ static inline int FN(runs_directly)(const fn_job *job, int which) {
          job->stretch[which] % job->stretch[FN_X] == 0;
 }
 
+/* Likewise, as halves in machine order? */
+static inline int FN(runs_of_halves)(const fn_job *job, int which) {
+  return FN(holds_halves)(job, which) && fn_step(job, which) == 2 && job->stretch[which] % job->stretch[FN_X] == 0;
+}
+
 /* Do runs of so many bytes of `count` channels follow each other? */
 static inline int FN(follow)(const char *const *base, int count, int64_t bytes) {
   int follow = 1;
   for (int c = 1; c < count; c++) follow &= base[c] - base[0] == c * bytes;
   return follow;
-}
-
-/* Are runs of an array stored as halves in machine order? */
-static inline int FN(runs_of_halves)(const fn_job *job, int which) {
-  const fn_array *array = &job->array[which];
-  return FN_TYPE == FN_F32 && fn_is_half(array->dtype) && !array->swapped && fn_step(job, which) == 2 &&
-         job->stretch[which] % job->stretch[FN_X] == 0;
 }
 
 /* Runs of `count` channels as one piece, where they are that in memory; halves become floats in `tile`. Else NULL. */
@@ -230,7 +228,7 @@ static void FN(scale_rows_together)(const fn_job *job, int64_t lo, int64_t hi, T
 static int FN(scales_together)(const fn_job *job) {
   const fn_array *x = &job->array[FN_X], *y = &job->array[FN_Y];
   const int as_stored = (FN(native)(x) && FN(native)(y)) ||
-                        (FN_TYPE == FN_F32 && fn_is_half(x->dtype) && x->dtype == y->dtype && !x->swapped);
+                        (FN(holds_halves)(job, FN_X) && FN(holds_halves)(job, FN_Y) && x->dtype == y->dtype);
   return as_stored && job->n <= FN_TILE / 4 && job->kept_ndim == 1 && job->inner.size == 1 && FN(in_line)(job, FN_X) &&
          FN(in_line)(job, FN_Y) && !FN(is_touched_up)(job);
 }

@@ -96,11 +96,15 @@ static void FN(turn)(T *restrict to, int64_t to_stride, const T *restrict from, 
 }
 
 #if FN_COMPUTES
-/* Do rows of `cols` elements of an array follow each other as halves in machine order? */
+/* Is an array stored as halves in machine order? */
+static inline int FN(holds_halves)(const fn_job *job, int which) {
+  return FN_TYPE == FN_F32 && fn_is_half(job->array[which].dtype) && !job->array[which].swapped;
+}
+
+/* Do rows of `cols` elements of such an array follow each other? */
 static inline int FN(packs_halves)(const fn_job *job, int which, int64_t cols) {
-  const fn_array *array = &job->array[which];
-  return FN_TYPE == FN_F32 && fn_is_half(array->dtype) && !array->swapped && job->stretch[which] == job->n &&
-         (cols == 1 || job->inner.step[which] == 2) && (job->n == 1 || fn_step(job, which) == 2 * cols);
+  return FN(holds_halves)(job, which) && job->stretch[which] == job->n && (cols == 1 || job->inner.step[which] == 2) &&
+         (job->n == 1 || fn_step(job, which) == 2 * cols);
 }
 
 /* Of rows that pass through a tile on their way, few enough to stay in the L1 cache; others are visited at once. */
@@ -143,7 +147,7 @@ static const T *FN(load_columns)(const fn_job *job, int which, const char *base,
     fn_widen((float *)(void *)tile, base + start * step, rows * cols, array->dtype);
     return tile;
   }
-  if (FN_TYPE == FN_F32 && fn_is_half(array->dtype) && !array->swapped && job->stretch[which] == job->n && step == 2) {
+  if (FN(holds_halves)(job, which) && job->stretch[which] == job->n && step == 2) {
     FN(turn_halves)(tile, base + 2 * start, across, rows, cols, array->dtype);
     return tile;
   }

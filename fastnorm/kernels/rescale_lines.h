@@ -94,10 +94,6 @@ static void FN(fill_rescaling)(const fn_job *job, int64_t p, int64_t step, int64
     }                                                                                                                  \
   } while (0)
 
-static inline FN(vector) FN(choose)(FN(keys) which, FN(vector) yes, FN(vector) no) {
-  return (FN(vector))((which & (FN(keys))yes) | (~which & (FN(keys))no));
-}
-
 /* The last of what is done to values: NaN stays, as the canonical one. */
 static inline FN(vector) FN(bounded)(FN(vector) v, T least, T most, int kind) {
   const FN(vector) none = {0};
@@ -105,7 +101,7 @@ static inline FN(vector) FN(bounded)(FN(vector) v, T least, T most, int kind) {
     v = FN(choose)((FN(keys))(v < least), none + least, v);
     v = FN(choose)((FN(keys))(v > most), none + most, v);
   }
-  return FN(choose)((FN(keys))(v == v), v, none + FN_NAN);
+  return FN(quiet_vector)(v);
 }
 
 /* By the bits of |x|: those of infinity, or more. */
@@ -125,10 +121,7 @@ FN_INLINE void FN(rescale_line)(T *to, const T *x, int64_t c, const FN(rescaling
     FN(notice)(v, found);
     FN_RESCALE(v, FN_LOAD(center), FN_LOAD(center_lo), FN_LOAD(scale), FN_LOAD(shift), kind);
     v = FN(bounded)(v, by->least, by->most, kind);
-    if (past_cache)
-      fn_store_past_cache(to + k, &v);
-    else
-      *(FN(loose_vector) *)(void *)(to + k) = v;
+    FN(store_by)(to + k, v, past_cache);
   }
 #undef FN_LOAD
 }

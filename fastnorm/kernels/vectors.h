@@ -9,20 +9,29 @@ enum { FN(WIDTH) = FN_VECTOR / sizeof(T), FN(LINE) = 64 / sizeof(T) };
 FN_INLINE FN(vector) FN(load_all)(const T *from) { return *(const FN(loose_vector) *)(const void *)from; }
 FN_INLINE void FN(store_all)(T *to, FN(vector) v) { *(FN(loose_vector) *)(void *)to = v; }
 
+/* Past the cache only to what is aligned. */
+FN_INLINE void FN(store_by)(T *to, FN(vector) v, int past_cache) {
+  if (past_cache)
+    fn_store_past_cache(to, &v);
+  else
+    FN(store_all)(to, v);
+}
+
+static inline FN(vector) FN(every)(T v) { return v - (FN(vector)){0}; } /* -0, too */
+static inline FN(vector) FN(choose)(FN(keys) which, FN(vector) yes, FN(vector) no) {
+  return (FN(vector))((which & (FN(keys))yes) | (~which & (FN(keys))no));
+}
+
 /* NaN becomes the canonical one: those of x have signs and payloads, and those of sums signs that are the processor's
  * choice. */
-static inline T FN(quiet)(T v) { return v == v ? v : (T)__builtin_nan(""); }
-static inline FN(vector) FN(quiet_vector)(FN(vector) v) {
-  const FN(keys) number = (FN(keys))(v == v);
-  const FN(vector) nan = (T)__builtin_nan("") - (FN(vector)){0};
-  return (FN(vector))(((FN(keys))v & number) | ((FN(keys))nan & ~number));
-}
+static inline T FN(quiet)(T v) { return v == v ? v : FN_NAN; }
+static inline FN(vector) FN(quiet_vector)(FN(vector) v) { return FN(choose)((FN(keys))(v == v), v, FN(every)(FN_NAN)); }
 
 /* Fewer elements than a vector has; `other` behind what is loaded. */
 #if defined(__x86_64__) && FN_VECTOR == 64
 
 FN_INLINE FN(vector) FN(load_some)(const T *from, int64_t count, T other) {
-  const FN(vector) v = other - (FN(vector)){0};
+  const FN(vector) v = FN(every)(other);
   const unsigned some = (1u << count) - 1;
   if (FN_TYPE == FN_F32) return (FN(vector))_mm512_mask_loadu_ps((__m512)v, (__mmask16)some, from);
   return (FN(vector))_mm512_mask_loadu_pd((__m512d)v, (__mmask8)some, from);
@@ -45,7 +54,7 @@ FN_INLINE __m256i FN(some)(int64_t count) {
 }
 
 FN_INLINE FN(vector) FN(load_some)(const T *from, int64_t count, T other) {
-  const FN(vector) v = other - (FN(vector)){0};
+  const FN(vector) v = FN(every)(other);
   const __m256i some = FN(some)(count);
   const FN(vector) loaded = FN_TYPE == FN_F32
                                 ? (FN(vector))_mm256_maskload_ps((const float *)(const void *)from, some)
