@@ -472,7 +472,7 @@ static void FN(store_strip)(const fn_job *job, int which, char *base, int64_t st
   const int64_t size = (int64_t)sizeof(T), across = job->inner.step[which];
   const int dtype = job->array[which].dtype;
   const int64_t width = fn_is_half(dtype) ? 2 : size;
-  if (start == 0 && rows == job->n && FN(in_line)(job, which) && across == rows * width) {
+  if (rows > 1 && rows == job->n && FN(in_line)(job, which) && across == rows * width) {
     const int direct = FN(native)(&job->array[which]) && !stream;
     T *turned = direct ? (T *)(void *)base : spare;
     FN(turn)(turned, rows, from, cols, rows, cols);

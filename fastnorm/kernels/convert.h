@@ -171,6 +171,10 @@ static void FN(scatter_run)(char *to, const T *from, int64_t count, int64_t step
     }
     return;
   }
+  if (step == (int64_t)sizeof *from) {
+    memcpy(to, from, (size_t)count * sizeof *from);
+    return;
+  }
   for (int64_t i = 0; i < count; i++) memcpy(to + i * step, from + i, sizeof *from);
 }
 
