@@ -438,6 +438,33 @@ static void FN(normalize_rows)(const fn_job *job, int64_t lo, int64_t hi, void *
   fn_stream_end();
 }
 
+/* Columns of a single element are their own norms, whichever these are. */
+static void FN(normalize_singles)(const fn_job *job, int64_t outer, int64_t j, int64_t cols, T *tile, T *y, T *spare) {
+  const int64_t across = job->inner.step[FN_Y];
+  const T eps = (T)job->eps, none = (T)__builtin_nan("");
+  int64_t stride;
+  char *base = fn_base(job, FN_Y, outer, j);
+  const T *x = FN(load_columns)(job, FN_X, fn_base(job, FN_X, outer, j), 0, 1, cols, tile, &stride);
+  int all = 1;
+  FN_IVDEP
+  for (int64_t c = 0; c < cols; c++) {
+    const T size = x[c] < 0 ? -x[c] : x[c], d = size >= eps ? size : eps;
+    const int held = (d >= (T)FN_LEAST_SCALE) & (d <= (T)FN_MOST_SCALE) & (size <= (T)FN_MOST_SCALE);
+    y[c] = held ? x[c] / d : none;
+    all &= held;
+  }
+  if (all) {
+    FN(store_strip)(job, FN_Y, base, 0, 1, cols, y, spare, job->stream);
+    return;
+  }
+  if (job->found) __atomic_store_n(job->found, FN_FOUND_UNUSUAL, __ATOMIC_RELAXED);
+  for (int64_t c = 0; c < cols; c++)
+    if (y[c] == y[c])
+      FN(scatter_run)(base + c * across, y + c, 1, across, job->array[FN_Y].dtype);
+    else
+      FN(normalize_careful)(job, outer, j + c);
+}
+
 static void FN(normalize_columns)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
   T *tile = scratch, *dy_tile = tile + FN_CHUNK, *out = dy_tile + FN_CHUNK;
   const int64_t strips = (job->inner.size + job->strip - 1) / job->strip, n = job->n;
@@ -448,6 +475,10 @@ static void FN(normalize_columns)(const fn_job *job, int64_t lo, int64_t hi, voi
     const int64_t outer = unit / strips, j = unit % strips * job->strip;
     const int64_t cols = job->inner.size - j < job->strip ? job->inner.size - j : job->strip;
     int64_t stride = cols, dy_stride = cols;
+    if (n == 1 && !(kind & (FN_ANY_POWER | FN_WITH_SLOPE))) {
+      FN(normalize_singles)(job, outer, j, cols, tile, out, dy_tile);
+      continue;
+    }
     if (kind & FN_ANY_POWER) {
       FN(no_divisors)(cols, &by);
     } else {
