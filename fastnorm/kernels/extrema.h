@@ -144,13 +144,16 @@ static void FN(extrema_piece)(const fn_job *job, int64_t piece, int64_t outer, i
   const int masked = fn_is_masked(job);
   int64_t p = fn_place(job, outer, j) + piece * job->state_stride;
   const int64_t end = (piece + 1) * job->chunk < job->n ? (piece + 1) * job->chunk : job->n;
-  const int64_t block = FN_CHUNK / cols;
+  const int64_t all = job->outer * job->n * (int64_t)sizeof(T);
+  const int from_memory = !job->columns && all > FN_CACHED; /* else asking for it would only cost */
+  const int64_t block = from_memory ? 2048 / (int64_t)sizeof(T) : FN_CHUNK / cols;
   K lo[FN_STRIP] = {0}, hi[FN_STRIP] = {0};
   for (int64_t start = piece * job->chunk; start < end; start += block) {
     const int64_t n = end - start < block ? end - start : block;
     int64_t stride = 1;
     const T *x = job->columns ? FN(load_columns)(job, FN_X, base, start, n, cols, tile, &stride)
                               : FN(load)(job, FN_X, base, start, n, tile);
+    if (from_memory) fn_ask(x, n * (int64_t)sizeof(T));
     for (int64_t c = 0; start == piece * job->chunk && c < cols; c++) {
       lo[c] = masked ? FN(none_yet)(1) : FN(key)(x[c]);
       hi[c] = masked ? FN(none_yet)(0) : FN(key)(x[c]);

@@ -31,11 +31,13 @@ static void FN(sum_row)(const T *x, int64_t n, double g, double *sum, double *sq
     double s[L] = {0}, q[L] = {0};
     int64_t i = 0;
 #define FN_D(k) ((double)row[i + (k) * L + l] - g)
-    for (; i + 4 * L <= count; i += 4 * L)
+    for (; i + 4 * L <= count; i += 4 * L) {
+      fn_ask(row + i, 4 * L * sizeof(T));
       for (int l = 0; l < L; l++) {
         s[l] += FN_SUM_4(FN_D, 0);
         q[l] += FN_SQUARES_4(FN_D, 0);
       }
+    }
 #undef FN_D
     if (i < count) {
       double rest[4 * L];
