@@ -1,10 +1,10 @@
 """A batch norm that no longer learns, folded into the layer before it: computed in float64 and rounded once."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from . import _arguments
+from . import _arguments, _ops
 
 
 def fold_batch_norm(
@@ -71,24 +71,21 @@ def fold_batch_norm(
     >>> fastnorm.batch_norm(x @ weight.T + bias, mean, var, eps=0.0)
     array([[5., 0.]])
     """
-    weight = _arguments.array("weight", weight)
-    if weight.ndim < 2:
-        raise ValueError(f"weight has shape {weight.shape}; expected an axis of outputs and one of inputs at least")
-    axis = _arguments.channel_axis(channel_axis, weight)
-    channels = weight.shape[axis]
-    mean = _per_channel("running_mean", running_mean, channels)
-    var = _per_channel("running_var", running_var, channels)
-    shift = 0.0 if bias is None else _per_channel("bias", bias, channels)
-    bn_scale = 1.0 if bn_weight is None else _per_channel("bn_weight", bn_weight, channels)
-    bn_shift = 0.0 if bn_bias is None else _per_channel("bn_bias", bn_bias, channels)
-    eps = _arguments.real("eps", eps, least=0)
-    dtype = _arguments.result_dtype(weight)
-    with np.errstate(all="ignore"):  # NaN and infinity stay in their channel, as in the batch norm itself
-        scale = bn_scale / np.sqrt(var + eps)
-        along = [channels if a == axis else 1 for a in range(weight.ndim)]
-        folded = np.empty_like(weight, dtype)
-        np.multiply(weight, scale.reshape(along), out=folded, dtype=np.float64, casting="unsafe")  # converts in pieces
-        return folded, ((shift - mean) * scale + bn_shift).astype(dtype)
+    result = _ops.fold_batch_norm(weight, bias, running_mean, running_var, bn_weight, bn_bias, eps, channel_axis)
+    if result is None:
+        weight = _arguments.array("weight", weight)
+        if weight.ndim < 2:
+            raise ValueError(f"weight has shape {weight.shape}; expected an axis of outputs and one of inputs at least")
+        axis = _arguments.channel_axis(channel_axis, weight)
+        channels = weight.shape[axis]
+        running_mean = _per_channel("running_mean", running_mean, channels)
+        running_var = _per_channel("running_var", running_var, channels)
+        bias = None if bias is None else _per_channel("bias", bias, channels)
+        bn_weight = None if bn_weight is None else _per_channel("bn_weight", bn_weight, channels)
+        bn_bias = None if bn_bias is None else _per_channel("bn_bias", bn_bias, channels)
+        eps = _arguments.real("eps", eps, least=0)
+        result = _ops.fold_batch_norm(weight, bias, running_mean, running_var, bn_weight, bn_bias, eps, axis)
+    return cast("tuple[np.ndarray, np.ndarray]", result)
 
 
 def _per_channel(name: str, value: Any, channels: int) -> np.ndarray:

@@ -183,6 +183,16 @@ def rescale(
     out: Any,
     checked: bool = ...,
 ) -> tuple[np.ndarray, int] | None: ...
+def fold_batch_norm(
+    weight: Any,
+    bias: Any,
+    running_mean: Any,
+    running_var: Any,
+    bn_weight: Any,
+    bn_bias: Any,
+    eps: Any,
+    axis: Any,
+) -> tuple[np.ndarray, np.ndarray] | None: ...
 def find_nonfinite(x: Any) -> int | None: ...
 def quantiles(x: np.ndarray, axis: int, q: np.ndarray) -> tuple[np.ndarray, np.ndarray, int] | None: ...
 def fold_picture(mean: np.ndarray, std: np.ndarray, scale: float, divides: bool) -> np.ndarray | None: ...

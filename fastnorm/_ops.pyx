@@ -12,6 +12,7 @@ import os
 
 from cython.parallel cimport prange, threadid
 from libc.float cimport DBL_EPSILON, DBL_MAX, FLT_EPSILON
+from libc.math cimport sqrt
 from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 
@@ -170,6 +171,8 @@ cdef extern from "kernels.h":
         const fn_kernel *response_backward
         const fn_kernel *rescale_rows
         const fn_kernel *rescale_columns
+        const fn_kernel *fold_rows
+        const fn_kernel *fold_columns
         const fn_kernel *find_nonfinite
         const fn_kernel *quantiles_rows
         const fn_kernel *quantiles_columns
@@ -177,6 +180,7 @@ cdef extern from "kernels.h":
         fn_kernel merge_slots
         fn_kernel finish_columns
         fn_kernel widen_halves
+        fn_kernel round_doubles
         fn_kernel pictures
         const fn_kernel *extrema_rows
         const fn_kernel *extrema_columns
@@ -226,5 +230,6 @@ include "door/channels.pxi"
 include "door/channels_backward.pxi"
 include "door/local.pxi"
 include "door/rescale.pxi"
+include "door/fold.pxi"
 include "door/quantiles.pxi"
 include "door/picture.pxi"

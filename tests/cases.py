@@ -481,6 +481,26 @@ def _list_scaler_ops():
         yield Op(f"quantiles[{label}]", quantiles, ndim)
 
 
+def evaluation(axis):
+    """Bias, running mean and variance, weight and bias of a batch norm of the channels along that axis."""
+
+    def make(x):
+        channels = (x.shape[axis],)
+        kinds = ("uniform", "uniform", "positive", "uniform", "uniform")
+        return [sample(kind, np.dtype(np.float64), channels, 112 + i) for i, kind in enumerate(kinds)]
+
+    return make
+
+
+def _list_folding_ops():
+    for label, axis, ndim in (("0", 0, 2), ("-1", -1, 2), ("1", 1, 3)):
+
+        def fold(x, *numbers, axis=axis):
+            return fastnorm.fold_batch_norm(x, *numbers, channel_axis=axis)
+
+        yield Op(f"fold_batch_norm[{label}]", fold, ndim, evaluation(axis))
+
+
 def channels_of(x, axis):
     """The shape of what goes with each channel. Two axes are pixels of one row (axis -1), or planes of one (-3)."""
     return (x.shape[max(axis, -x.ndim)],)
@@ -538,6 +558,7 @@ OPS = [
     *_list_channel_backward_ops(),
     *_list_local_ops(),
     *_list_scaler_ops(),
+    *_list_folding_ops(),
     *_list_picture_ops(),
 ]
 

@@ -493,6 +493,26 @@ static void rescale(const problem *p) {
   }
 }
 
+static void fold(const problem *p) {
+  fn_job job = begin(p);
+  job.period = count(p, 1);
+  job.scale = numbers(FN_F64, job.period, UNIFORM, SEED_WEIGHT);
+  write_result(&job, p);
+  plan(&job, p);
+  const int64_t chunks = parts(job.n, job.columns ? job.chunk : FN_CHUNK);
+  const int64_t units = chunks * parts(job.inner.size, FN_BROAD);
+  (job.columns ? p->table->fold_columns : p->table->fold_rows)[job.dtype](&job, 0, job.outer * units, scratch);
+  digest_array(&job, p, FN_Y);
+}
+
+static void round_doubles(const problem *p) {
+  fn_job job = begin(p);
+  use(&job, FN_X, numbers(FN_F64, p->size, p->kind, 0), FN_F64);
+  write_result(&job, p);
+  p->table->round_doubles(&job, 0, p->size, NULL);
+  digest(job.array[FN_Y].data, p->size * formats[p->dtype].bytes);
+}
+
 /* Pixels of the last axis, to planes or to pixels; and back. */
 static void picture(const problem *p, int to, int planes, int inverse) {
   fn_job job = begin(p);
@@ -604,6 +624,8 @@ static const struct {
     OP(local_response_norm, windows, FN_F32, FN_BF16),
     OP(quantiles, lines, FN_F32, FN_BF16),
     OP(rescale, tables, FN_F32, FN_BF16),
+    OP(fold, planes, FN_F32, FN_BF16),
+    OP(round_doubles, long_rows, FN_F32, FN_BF16),
     OP(pictures, pixels, FN_F32, FN_U16),
     OP(widen_halves, nothing, FN_F16, FN_BF16),
 };

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import reference
-from cases import FLOATS, HALVES, same, uniform
+from cases import FLOATS, HALVES, INTEGERS, layouts, same, uniform
 
 import fastnorm
 
@@ -49,6 +49,76 @@ def test_the_result_is_exact_but_for_one_rounding(kind):
         want = (bias.astype(np.longdouble) - mean) * scale + b
         bound = eps * np.abs(want) + 6 * 2.0**-52 * (large * scale + np.abs(b)) + tiny
         reference.assert_within(shift, want, bound)
+
+
+@pytest.mark.parametrize("kind", [*FLOATS, *HALVES[:1], *INTEGERS[:2]], ids=str)
+@pytest.mark.usefixtures("machine", "stores")
+def test_products_of_every_layout_are_those_in_double_rounded_once(kind):
+    for shape in ((3, 5, 7), (70, 9), (9, 70), (1100, 3), (3, 2100), (1, 5), (5, 1), (40, 33, 2, 3), (2, 40001)):
+        weight = uniform(shape, kind, 1)
+        for axis, channels in enumerate(shape):
+            mean, var, w, b = problem(channels)
+            scale = np.expand_dims(w / np.sqrt(var + 1e-5), [a for a in range(weight.ndim) if a != axis])
+            products = weight.astype(np.float64) * scale
+            want = products if kind.kind in "iu" else products.astype(kind)
+            for label, given in layouts(weight):
+                folded, _ = fastnorm.fold_batch_norm(given, b, mean, var, w, b, channel_axis=axis)
+                assert folded.strides == np.empty_like(given, want.dtype).strides, label
+                assert same((folded,), (want,)), (shape, axis, label)
+
+
+@pytest.mark.parametrize("axes", [(0,), (1,), (2,), (0, 2), (0, 1, 2)])
+def test_repeated_weights_are_folded_as_their_copies_are(axes, dtype):
+    one = uniform([1 if a in axes else n for a, n in enumerate((4, 65, 3))], dtype)
+    weight = np.broadcast_to(one, (4, 65, 3))
+    for axis, channels in enumerate(weight.shape):
+        numbers = (None, *problem(channels))
+        got = fastnorm.fold_batch_norm(weight, *numbers, channel_axis=axis)
+        assert same(got, fastnorm.fold_batch_norm(weight.copy(), *numbers, channel_axis=axis))
+
+
+@pytest.mark.parametrize("kind", HALVES, ids=str)
+@pytest.mark.usefixtures("isa")
+def test_halves_are_rounded_once(kind):
+    """Scales about the middle between two halves, and as far from it as float32 does not tell apart."""
+    halves = np.arange(0x0001, 0x7BFF if kind == np.float16 else 0x7F7F, dtype=np.uint16)
+    lower, upper = (bits.view(kind).astype(np.float64) for bits in (halves, halves + np.uint16(1)))
+    middle = (lower + upper) / 2
+    nothing, one = np.zeros(len(halves)), np.ones(len(halves))
+    for scale, want in (
+        (middle, np.where(halves % 2 == 0, lower, upper)),
+        (np.nextafter(middle, 0), lower),
+        (np.nextafter(middle, np.inf), upper),
+    ):
+        for sign in (1, -1):
+            given = nothing, one, sign * scale, sign * scale  # a mean and a variance that leave the scale as it is
+            for axis, shape in ((0, (-1, 1)), (1, (1, -1))):
+                weight = one.reshape(shape).astype(kind)
+                folded, shift = fastnorm.fold_batch_norm(weight, None, *given, 0.0, channel_axis=axis)
+                np.testing.assert_array_equal(folded.astype(np.float64).ravel(), sign * want)
+                np.testing.assert_array_equal(shift.astype(np.float64), sign * want)
+
+
+def test_nothing_is_folded_into_nothing(dtype):
+    for shape in ((0, 3), (4, 0), (0, 0), (4, 0, 3), (4, 3, 0)):
+        for axis, channels in enumerate(shape):
+            mean, var, w, b = problem(channels)
+            folded, shift = fastnorm.fold_batch_norm(np.empty(shape, dtype), None, mean, var, w, b, channel_axis=axis)
+            reference.assert_layout(folded, shape, dtype)
+            np.testing.assert_array_equal(shift, (b - mean * (w / np.sqrt(var + 1e-5))).astype(dtype))
+
+
+def test_nan_is_the_canonical_one(dtype):
+    weight = np.array([[-np.nan, np.inf, 1.0], [2.0, -np.inf, -np.nan]], dtype)
+    for axis in (0, 1):
+        numbers = np.zeros(weight.shape[axis]), np.ones(weight.shape[axis])
+        for factor, broken in ((1.0, np.isnan(weight)), (0.0, ~np.isfinite(weight))):
+            with reference.strict():
+                folded, shift = fastnorm.fold_batch_norm(
+                    weight, -np.nan * numbers[1], *numbers, factor * numbers[1], channel_axis=axis
+                )
+            np.testing.assert_array_equal(np.isnan(folded), broken)
+            assert {v.tobytes() for v in (*folded[broken], *shift)} == {dtype.type(np.nan).tobytes()}
 
 
 def test_every_argument_is_left_as_it_was():

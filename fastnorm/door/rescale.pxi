@@ -38,13 +38,17 @@ cdef bint plan_rescale(fn_job *job, int axis, cnp.ndarray x, cnp.ndarray y) noex
     return True
 
 
-cdef int share_rescale(fn_job *job, crew *team) except -1 nogil:
+cdef void share_broad(const fn_kernel *rows, const fn_kernel *columns, const fn_job *job, crew *team) noexcept nogil:
+    """Run the kernel of rows or of broad columns on a job that was so planned."""
     if not job.columns:
-        share_chunks(team.table.rescale_rows, job, team)
-        return 0
-    share(team.table.rescale_columns[job.dtype], job, 0,
-          job.outer * parts(job.n, job.chunk) * parts(job.inner.size, FN_BROAD),
+        share_chunks(rows, job, team)
+        return
+    share(columns[job.dtype], job, 0, job.outer * parts(job.n, job.chunk) * parts(job.inner.size, FN_BROAD),
           min(job.n, job.chunk) * min(job.inner.size, <int64_t>FN_BROAD), team)
+
+
+cdef int share_rescale(fn_job *job, crew *team) except -1 nogil:
+    share_broad(team.table.rescale_rows, team.table.rescale_columns, job, team)
     return 0
 
 

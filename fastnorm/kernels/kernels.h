@@ -241,6 +241,8 @@ typedef void (*fn_kernel)(const fn_job *job, int64_t lo, int64_t hi, void *scrat
   X(response_backward) /* likewise: dx */                                                                              \
   X(rescale_rows)      /* a chunk of a row: rescaled by the numbers of its channel */                                  \
   X(rescale_columns)   /* a chunk of rows of FN_BROAD columns of one of the `outer` problems */                        \
+  X(fold_rows)         /* a chunk of a row: times the scale of its channel */                                          \
+  X(fold_columns)      /* a chunk of rows of FN_BROAD columns of one of the `outer` problems: likewise */              \
   X(find_nonfinite)    /* a chunk of a row: tells what it holds */                                                     \
   X(quantiles_rows)    /* a row: its quantiles */                                                                      \
   X(quantiles_columns) /* a strip of one of the `outer` problems: likewise */
@@ -251,6 +253,7 @@ typedef void (*fn_kernel)(const fn_job *job, int64_t lo, int64_t hi, void *scrat
   X(merge_slots)    /* a slot: merged into the running state that `scratch` points at */                               \
   X(finish_columns) /* a column of the running state that `scratch` points at: finished results */                     \
   X(widen_halves)   /* an element of x, whose halves follow each other: a float of y */                                \
+  X(round_doubles)  /* an element of x, whose doubles follow each other: of y, rounded once */                         \
   X(pictures)       /* `chunk` pixels of a picture: normalized, or with `inverse` restored */
 
 /* Kernels for every storage type. */

@@ -23,6 +23,18 @@ static inline int64_t fn_place(const fn_job *job, int64_t outer, int64_t j) {
 static inline int64_t fn_set(const fn_job *job, int64_t p) { return p % job->period * job->unit; }
 static inline int fn_is_shifted(const fn_job *job) { return job->unit == 1; }
 
+/* Which channel's are the statistics that stand at p. */
+static inline int64_t fn_channel(const fn_job *job, int64_t p) { return p / job->places % job->period; }
+
+/* The numbers of the channels of some columns whose statistics stand `step` apart from p on; `none` if not given. */
+static const double *fn_operand(const fn_job *job, const double *values, double none, int64_t p, int64_t step,
+                                int64_t cols, double *room) {
+  const int64_t first = fn_channel(job, p);
+  if (values && (cols == 1 || (step == 1 && job->places == 1 && first + cols <= job->period))) return values + first;
+  for (int64_t j = 0; j < cols; j++) room[j] = values ? values[fn_channel(job, p + j * step)] : none;
+  return room;
+}
+
 /* Element `index` of a reduced nest: its offset in an array, or its place among the parameters. */
 static inline int64_t fn_along(const fn_job *job, int which, int64_t index) {
   return fn_offset(job->reduced, job->reduced_ndim, index, which);

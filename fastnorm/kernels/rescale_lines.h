@@ -23,17 +23,7 @@ typedef struct {
 } FN(found);
 
 static inline int64_t FN(channel_at)(const fn_job *job, const FN(rescaling) *by, int64_t column) {
-  return (by->p + column % by->cols * by->step) / job->places % job->period;
-}
-
-/* An operand of some columns; `none` for one that is not given. */
-static const double *FN(operand)(const fn_job *job, const double *values, double none, const FN(rescaling) *by,
-                                 double *room) {
-  const int64_t cols = by->cols, first = FN(channel_at)(job, by, 0);
-  if (values && (cols == 1 || (by->step == 1 && job->places == 1 && first + cols <= job->period)))
-    return values + first;
-  for (int64_t j = 0; j < cols; j++) room[j] = values ? values[FN(channel_at)(job, by, j)] : none;
-  return room;
+  return fn_channel(job, by->p + column % by->cols * by->step);
 }
 
 /* Operands of the columns that stand from p on, a `step` apart. What is not given changes no value and no sign of 0. */
@@ -45,10 +35,10 @@ static void FN(fill_rescaling)(const fn_job *job, int64_t p, int64_t step, int64
   by->p = p;
   by->step = step;
   by->cols = cols;
-  const double *center = FN(operand)(job, job->center, plus, by, rooms[0]);
-  const double *center_lo = FN(operand)(job, job->center_lo, 0, by, rooms[1]);
-  const double *scale = FN(operand)(job, job->scale, 1, by, rooms[2]);
-  const double *shift = FN(operand)(job, job->shift, minus, by, rooms[3]);
+  const double *center = fn_operand(job, job->center, plus, p, step, cols, rooms[0]);
+  const double *center_lo = fn_operand(job, job->center_lo, 0, p, step, cols, rooms[1]);
+  const double *scale = fn_operand(job, job->scale, 1, p, step, cols, rooms[2]);
+  const double *shift = fn_operand(job, job->shift, minus, p, step, cols, rooms[3]);
   FN_IVDEP
   for (int64_t j = 0; j < cols; j++) {
     const T c = (T)center[j], s = (T)scale[j], rest = (T)((single ? center[j] - (double)c : 0) + center_lo[j]);

@@ -169,6 +169,12 @@ static void fn_put_all(void *to, int dtype, int64_t p, int64_t step, const doubl
   }
 }
 
+static void fn_round_doubles(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
+  const fn_array *x = &job->array[FN_X], *y = &job->array[FN_Y];
+  (void)scratch;
+  fn_put_all(y->data, y->dtype, lo, 1, (const double *)(const void *)x->data + lo, hi - lo);
+}
+
 /* Variance with n - ddof degrees of freedom; inf or NaN when none is left, as NumPy. */
 static double fn_variance(const double *state, int64_t stride, double ddof) {
   double n = state[FN_COUNT * stride], freedom = n - ddof;

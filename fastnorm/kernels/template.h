@@ -171,6 +171,7 @@
 #include "response_backward.h"
 #include "rescale_lines.h"
 #include "rescale.h"
+#include "fold.h"
 #include "quantiles.h"
 #include "unstamp.h"
 
@@ -216,6 +217,7 @@
 #include "response_backward.h"
 #include "rescale_lines.h"
 #include "rescale.h"
+#include "fold.h"
 #include "quantiles.h"
 #include "unstamp.h"
 
