@@ -223,7 +223,7 @@ def mask(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def weights(value: Any, x: np.ndarray, axis: tuple[int, ...] | None) -> np.ndarray | None:
-    """Weights as an array of the shape of x, repeated without a copy, or None.
+    """Weights as an array of as many axes as x and sizes that broadcast, or None.
 
     They may have the shape of x, that of the reduced axes, or as many axes as x and sizes that broadcast.
     """
@@ -241,13 +241,12 @@ def weights(value: Any, x: np.ndarray, axis: tuple[int, ...] | None) -> np.ndarr
             f"weights has shape {found.shape}; expected {x.shape}, the shape of x, or one of as many axes that "
             f"broadcasts to it, or that of the reduced axes"
         )
-    if found.size:
+    if not _ops.can_weigh(found, x):
         low, high = map(float, _ops.minmax(found, None, False))
         if math.isnan(low) or math.isinf(high) or low < 0:
             raise ValueError(f"weights must be finite and not negative, got values from {low:g} to {high:g}")
-        if math.isinf(high * x.size):
-            raise ValueError(f"weights must have sums that a double holds, got values up to {high:g}")
-    return np.broadcast_to(wide, x.shape)
+        raise ValueError(f"weights must have sums that a double holds, got values up to {high:g}")
+    return wide
 
 
 def omits_nan(policy: Any, name: str, x: np.ndarray, where: Any = None, weights: Any = None) -> bool:

@@ -20,7 +20,9 @@ def mean_var(
     where: Any = ...,
     weights: Any = ...,
     omit: bool = ...,
+    checked: bool = ...,
 ) -> Any: ...
+def can_weigh(weights: np.ndarray, x: np.ndarray) -> bool: ...
 def update(
     state: np.ndarray,
     x: np.ndarray,

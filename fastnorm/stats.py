@@ -730,23 +730,26 @@ def _reduce(
     nan_policy: Any,
 ) -> tuple[Any, Any]:
     result = None
-    if weights is None and (nan_policy is _PROPAGATE or nan_policy is _OMIT):  # an interned string nearly always is
+    if nan_policy is _PROPAGATE or nan_policy is _OMIT:  # an interned string nearly always is
         omit = nan_policy is _OMIT
-        result = _ops.mean_var(x, axis, ddof, keepdims, dtype, want_mean, want_spread, root, where, None, omit)
+        result = _ops.mean_var(x, axis, ddof, keepdims, dtype, want_mean, want_spread, root, where, weights, omit)
     if result is None:
         x = _arguments.array("x", x)
         axis = _arguments.axes("axis", axis, x.ndim)
         ddof = _arguments.real("ddof", ddof)
         dtype = _arguments.float_dtype("dtype", dtype)
         what_counts = _what_counts("x", x, axis, where, weights, nan_policy)
-        result = _ops.mean_var(x, axis, ddof, bool(keepdims), dtype, want_mean, want_spread, root, *what_counts)
+        result = _ops.mean_var(x, axis, ddof, bool(keepdims), dtype, want_mean, want_spread, root, *what_counts, True)
     return cast("tuple[Any, Any]", result)
 
 
 def _what_counts(
     name: str, x: np.ndarray, axis: tuple[int, ...] | None, where: Any, weights: Any, nan_policy: Any
 ) -> tuple[np.ndarray | None, np.ndarray | None, bool]:
-    """Mask and weights of the shape of x, and whether NaN is omitted. Raises where NaN is forbidden and counts."""
+    """A mask of the shape of x, weights that broadcast to it, and whether NaN is omitted.
+
+    Raises where NaN is forbidden and counts.
+    """
     if where is None and weights is None and nan_policy is _PROPAGATE:
         return None, None, False
     where = _arguments.mask("where", where, x.shape)

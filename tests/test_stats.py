@@ -555,6 +555,26 @@ def test_bad_masks_weights_and_policies_are_named():
                 call(x, 0, weights=weights)
 
 
+@pytest.mark.parametrize("n", [1, 67, 4095, 4097])
+@pytest.mark.parametrize("name", ["float16", "float32", "float64", ">f4", "int8"])
+def test_one_weight_that_cannot_weigh_is_found_anywhere(n, name):
+    x, kind = uniform((n, 2), np.float32), np.dtype(name)
+    bad = (-1,) if kind.kind == "i" else (-1.0, -1e-3, np.nan, np.inf, -np.inf)
+    heaviest = 0.999 * sys.float_info.max / (2 * n)
+    for value, i in product((*bad, heaviest * 1.002) if kind == np.float64 else bad, {0, n // 2, n - 1}):
+        weights = np.ones(n, kind)
+        weights[i] = value
+        for call in (fastnorm.mean_var, fastnorm.mean, fastnorm.var, fastnorm.moments):
+            with pytest.raises(ValueError, match="weights must"):
+                call(x, 0, weights=weights)
+    weights = np.full(n, 0.5 if kind.kind == "f" else 2, kind)
+    weights[0] = 0 if n > 1 else weights[0]
+    reference.assert_counted(*fastnorm.mean_var(x, 0, weights=weights), x, 0, weights=weights[:, None])
+    if kind == np.float64:
+        got = fastnorm.mean(x, 0, weights=np.full(n, heaviest))
+        np.testing.assert_allclose(got, x.mean(0, dtype=np.float64), rtol=1e-6, atol=1e-7)
+
+
 def test_light_and_heavy_weights():
     x = ramp(5000)
     want = fastnorm.mean_var(x, weights=heft(5000))

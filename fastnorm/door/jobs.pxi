@@ -181,13 +181,37 @@ cdef bint use(fn_job *job, int which, cnp.ndarray x, const int64_t **steps) noex
     return job.array[which].dtype >= 0
 
 
+cdef bint spread_weights(int64_t *steps, cnp.ndarray weights, cnp.ndarray x, const char *reduced) noexcept:
+    """The strides of weights that are repeated to the shape of x: they have as many axes and sizes that broadcast, or
+    the shape of the reduced axes. False for any other shape."""
+    cdef int ndim = cnp.PyArray_NDIM(x), own = cnp.PyArray_NDIM(weights), a, b = 0
+    for a in range(ndim):
+        steps[a] = 0
+        if own < ndim and not reduced[a]:
+            continue
+        if b == own:
+            return False
+        if cnp.PyArray_DIM(weights, b) == cnp.PyArray_DIM(x, a):
+            steps[a] = cnp.PyArray_STRIDE(weights, b)
+        elif own < ndim or cnp.PyArray_DIM(weights, b) != 1:
+            return False
+        b += 1
+    return b == own
+
+
 cdef bint fill_job(fn_job *job, const char *reduced, cnp.ndarray x, cnp.ndarray y=None, cnp.ndarray z=None,
                    cnp.ndarray where=None, cnp.ndarray weights=None, cnp.ndarray s=None) noexcept:
-    """Describe arrays of one shape to the kernels; weight and bias are set. False for a type that they do not know."""
+    """Describe arrays of one shape to the kernels, but for weights, which are repeated; weight and bias are set. False
+    for a type that they do not know, and for weights of a shape that does not fit."""
     cdef const int64_t *steps[FN_ARRAYS]
+    cdef int64_t along[FN_MAX_AXES]
     if not (use(job, FN_X, x, steps) and use(job, FN_Z, z, steps) and use(job, FN_WHERE, where, steps)
             and use(job, FN_WEIGHTS, weights, steps) and use(job, FN_Y, y, steps) and use(job, FN_S, s, steps)):
         return False
+    if weights is not None:
+        if not spread_weights(along, weights, x, reduced):
+            return False
+        steps[FN_WEIGHTS] = along
     job.dtype = job.out_dtype = compute_type(job.array[FN_X].dtype)
     fn_plan(job, cnp.PyArray_NDIM(x), <const int64_t *>cnp.PyArray_DIMS(x), steps, reduced)
     return True

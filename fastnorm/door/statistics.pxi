@@ -1,19 +1,47 @@
 """Doors of the statistics."""
 
-cdef bint alongside(object value, cnp.ndarray x) noexcept:
-    """Whether a mask or weights are None or an exact array of the shape of x."""
-    return value is None or (cnp.PyArray_CheckExact(value) and same_shape(value, x))
-
-
 cdef bint is_mask(object value, cnp.ndarray x) noexcept:
     """Whether `where` is None or an exact array of booleans of the shape of x."""
-    return alongside(value, x) and (value is None or cnp.PyArray_TYPE(value) == cnp.NPY_BOOL)
+    return value is None or (
+        cnp.PyArray_CheckExact(value) and cnp.PyArray_TYPE(value) == cnp.NPY_BOOL and same_shape(value, x)
+    )
+
+
+ctypedef fused real:
+    float
+    double
+
+
+cdef bint are_up_to(const real *values, int64_t count, double most) noexcept nogil:
+    """Whether no number is negative, NaN or above `most`."""
+    cdef bint found = True
+    cdef int64_t i
+    for i in range(count):
+        found &= (0 <= values[i]) & (values[i] <= most)
+    return found
+
+
+def can_weigh(cnp.ndarray weights, cnp.ndarray x):
+    """Whether no weight is negative, infinite or NaN, and a double holds the sum of as many as x has elements."""
+    cdef int64_t size = cnp.PyArray_SIZE(weights)
+    cdef double most = 0.5 * DBL_MAX / max(<int64_t>1, cnp.PyArray_SIZE(x))  # half of what is allowed
+    cdef const void *data = cnp.PyArray_DATA(weights)
+    cdef int typenum = cnp.PyArray_TYPE(weights)
+    if size == 0:
+        return True
+    if size < GIL_THRESHOLD and cnp.PyArray_ISCARRAY_RO(weights):  # a call to minmax takes longer than to look at few
+        if typenum == cnp.NPY_FLOAT32 and are_up_to(<const float *>data, size, most):
+            return True
+        if typenum == cnp.NPY_FLOAT64 and are_up_to(<const double *>data, size, most):
+            return True
+    found = minmax(weights, None, False)
+    return found is not None and <double>found[0] >= 0 and <double>found[1] * cnp.PyArray_SIZE(x) <= DBL_MAX
 
 
 cdef bint fill_masked(fn_job *job, const char *reduced, cnp.ndarray x, object where, object weights,
                       bint omit) noexcept:
     """Describe x and what counts of it to the kernels. Weights must have been found finite and not negative."""
-    if not is_mask(where, x) or not alongside(weights, x):
+    if not is_mask(where, x) or not (weights is None or cnp.PyArray_CheckExact(weights)):
         return False
     if not fill_job(job, reduced, x, None, None, where, weights):
         return False
@@ -22,8 +50,9 @@ cdef bint fill_masked(fn_job *job, const char *reduced, cnp.ndarray x, object wh
 
 
 def mean_var(x, axis, ddof, bint keepdims, dtype, bint want_mean, bint want_spread, bint root, where=None, weights=None,
-             bint omit=False):
-    """(mean, var or std); an element that is not wanted is None. `dtype`: None or a floating type as np.dtype."""
+             bint omit=False, bint checked=False):
+    """(mean, var or std); an element that is not wanted is None. `dtype`: None or a floating type as np.dtype.
+    `checked`: weights were found to be such that they can weigh."""
     cdef char reduced[FN_MAX_AXES]
     cdef fn_job job
     cdef cnp.ndarray array, mean = None, spread = None
@@ -37,6 +66,8 @@ def mean_var(x, axis, ddof, bint keepdims, dtype, bint want_mean, bint want_spre
     if not mark_axes(axis, cnp.PyArray_NDIM(array), reduced):
         return None
     if not fill_masked(&job, reduced, array, where, weights, omit):
+        return None
+    if weights is not None and not checked and not can_weigh(weights, array):
         return None
     job.out_dtype = result_storage(job.array[FN_X].dtype)
     if dtype is not None:
