@@ -6,9 +6,10 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 import reference
-from cases import INTEGERS, SHAPES, SMALL, layouts, outputs, same, supported_isas, uniform
+from cases import FLOATS, HALVES, INTEGERS, SHAPES, SMALL, layouts, outputs, same, supported_isas, threshold, uniform
 
 import fastnorm
+from fastnorm import _ops
 
 EVERY_AXIS = [(shape, axis) for shape in [*SMALL, (4, 3, 2, 5)] for axis in (None, *range(-len(shape), len(shape)))]
 
@@ -196,6 +197,30 @@ def test_integer_extremes_are_kept_exactly(integer):
     assert low.tolist() == [limits[1], limits[0], limits[1]]
     assert high.tolist() == [limits[1]] * 3
     assert fastnorm.minmax(x[:1, 0]) == (limits[1], limits[1])
+
+
+@pytest.mark.parametrize("kind", [*FLOATS, *HALVES, *INTEGERS], ids=str)
+def test_one_element_is_both_extremes(kind):
+    for shape, axis in (
+        ((1, 5), 0),
+        ((1, 70001), 0),
+        ((70001, 1), 1),
+        ((3, 1, 700), 1),
+        ((1, 9, 130), 0),
+        ((4, 1), -1),
+    ):
+        x = uniform(shape, kind)
+        for label, given in layouts(x):
+            for n in (1, 3):
+                with fastnorm.threads(n), threshold(_ops.set_work_threshold, 0):
+                    low, high = fastnorm.minmax(given, axis)
+                assert same((low, high), (x.squeeze(axis),) * 2), (label, shape)
+    if kind.kind in "iu":
+        return
+    x = np.array([[np.nan, -np.nan, np.inf, -np.inf, -0.0, 0.0, 1e-7]]).astype(kind)
+    want = np.where(np.isnan(x), kind.type(np.nan), x)[0]
+    for policy in ("propagate", "omit"):
+        assert same(fastnorm.minmax(x, 0, nan_policy=policy), (want, want))
 
 
 def test_minmax_of_nothing_is_an_error(dtype):

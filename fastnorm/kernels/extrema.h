@@ -173,6 +173,27 @@ static void FN(extrema_piece)(const fn_job *job, int64_t piece, int64_t outer, i
   }
 }
 
+/* Columns of a single element, which is their minimum and maximum; NaN becomes the canonical one. */
+static void FN(copy_extrema)(T *restrict min, T *restrict max, const T *restrict x, int64_t cols, int64_t step) {
+  for (int64_t c = 0; c < cols; c++) {
+    const K key = FN(key)(x[c]);
+    min[c * step] = max[c * step] = FN(unordered)(key, key) ? FN(nan)() : x[c];
+  }
+}
+
+/* Strips of such columns: those that lie beside each other at once. */
+static void FN(extrema_single)(const fn_job *job, int64_t lo, int64_t hi, int64_t strips, T *tile) {
+  for (int64_t unit = lo, some; unit < hi; unit += some) {
+    const int64_t outer = unit / strips, j = unit % strips * job->strip, p = fn_place(job, outer, j);
+    some = hi - unit < FN_CHUNK / job->strip ? hi - unit : FN_CHUNK / job->strip;
+    some = some < strips - unit % strips ? some : strips - unit % strips;
+    const int64_t cols = job->inner.size - j < some * job->strip ? job->inner.size - j : some * job->strip;
+    int64_t stride;
+    const T *x = FN(load_columns)(job, FN_X, fn_base(job, FN_X, outer, j), 0, 1, cols, tile, &stride);
+    FN(copy_extrema)((T *)job->min + p, (T *)job->max + p, x, cols, job->inner.step[FN_P]);
+  }
+}
+
 static void FN(extrema_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
   for (int64_t unit = lo; unit < hi; unit++)
     FN(extrema_piece)(job, unit / job->outer, unit % job->outer, 0, 1, scratch);
@@ -180,6 +201,10 @@ static void FN(extrema_rows)(const fn_job *job, int64_t lo, int64_t hi, void *sc
 
 static void FN(extrema_columns)(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
   const int64_t strips = (job->inner.size + job->strip - 1) / job->strip;
+  if (job->n == 1 && !fn_is_masked(job)) {
+    FN(extrema_single)(job, lo, hi, strips, scratch);
+    return;
+  }
   for (int64_t unit = lo; unit < hi; unit++) {
     const int64_t j = unit % strips * job->strip, outer = unit / strips % job->outer;
     const int64_t cols = job->inner.size - j < job->strip ? job->inner.size - j : job->strip;
