@@ -111,13 +111,18 @@ static void fn_narrow(char *to, const float *from, int64_t count, int dtype) {
 }
 
 /* A double as a float that rounds to the same half: one that is not exact is odd (Boldo, Melquiond, "When double
- * rounding is odd", 2005). */
+ * rounding is odd", 2005). What a float holds with fewer digits is rounded to a bfloat16 at once, by the digits that a
+ * sum with so large a number keeps; a float16 of that is 0. */
 static inline float fn_odd(double v) {
-  const float nearest = (float)v;
-  uint32_t bits = fn_bits_of(nearest);
-  bits -= fabs((double)nearest) > fabs(v);
-  bits |= (double)nearest != v;
-  return v == v ? fn_float_of(bits) : __builtin_nanf("");
+  const uint64_t lost = ((uint64_t)1 << 29) - 1; /* the digits that a float does not have */
+  const double size = fabs(v), least = 0x1p-126, digits = 0x1p-81;
+  uint64_t bits;
+  double odd;
+  memcpy(&bits, &v, sizeof bits);
+  bits = (bits | ((bits & lost) + lost)) & ~lost;
+  memcpy(&odd, &bits, sizeof odd);
+  odd = size < least ? copysign((size + digits) - digits, v) : odd;
+  return (float)(v == v ? odd : __builtin_nan(""));
 }
 
 /* Doubles rounded once, NaN to the canonical one. */
