@@ -90,12 +90,26 @@ FN_INLINE void FN(backward_sums_of_kind)(const T *x, const T *dy, const T *weigh
   }
 }
 
-/* totals[r] = the sum of row r of half as many lanes. */
+/* totals[r] = the sum of row r of half as many lanes: four rows at a time where the compiler can shuffle vectors. */
 static void FN(fold_halves)(double (*lanes)[FN_LANES / 2], int rows, double *totals) {
   double quarters[FN(TOGETHER)][4];
-  for (int r = 0; r < rows; r++)
+  int done = 0;
+#if FN_HAS_SHUFFLE
+  typedef double quad __attribute__((vector_size(4 * sizeof(double)), aligned(sizeof(double)), may_alias));
+#define FN_QUAD(r) (*(const quad *)(const void *)lanes[r] + *(const quad *)(const void *)(lanes[r] + 4))
+#define FN_PAIR(a, b) (__builtin_shufflevector(a, b, 0, 4, 1, 5) + __builtin_shufflevector(a, b, 2, 6, 3, 7))
+  for (; done + 4 <= rows; done += 4) {
+    const quad a = FN_QUAD(done), b = FN_QUAD(done + 1), c = FN_QUAD(done + 2), d = FN_QUAD(done + 3);
+    const quad ab = FN_PAIR(a, b), cd = FN_PAIR(c, d);
+    *(quad *)(void *)(totals + done) =
+        __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+  }
+#undef FN_PAIR
+#undef FN_QUAD
+#endif
+  for (int r = done; r < rows; r++)
     for (int l = 0; l < 4; l++) quarters[r][l] = lanes[r][l] + lanes[r][l + 4];
-  for (int r = 0; r < rows; r++) totals[r] = (quarters[r][0] + quarters[r][2]) + (quarters[r][1] + quarters[r][3]);
+  for (int r = done; r < rows; r++) totals[r] = (quarters[r][0] + quarters[r][2]) + (quarters[r][1] + quarters[r][3]);
 }
 
 static void FN(backward_sums_of_rows)(const fn_job *job, const FN(batch) *batch, const T *weight, int64_t n,

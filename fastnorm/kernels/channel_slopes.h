@@ -208,27 +208,37 @@ static void FN(settle_places)(const fn_job *job, int64_t first, int count, FN(ro
   T *of_dy = (T *)job->factors + first, *of_one = of_dy + FN_OF_ONE * places, *of_u = of_dy + FN_OF_U * places;
   T *of_mean = of_dy + FN_OF_MEAN * places;
   const double varies = job->given ? 0 : 1;
-  double all = 1;
+  double held[MOST], all = 1;
   for (int r = 0; r < count; r++)
     ones[r] = weight ? (double)(T)((double)rstds[r] * (double)weight[r]) : (double)rstds[r];
   for (int r = 0; r < count; r++) shifts[r] = job->given ? 0 : sum_u[r] * (1 / (counts[r] > 0 ? counts[r] : 1));
-  for (int r = 0; r < count; r++) {
+  FN_IVDEP
+  for (int r = 0; r < count; r++) { /* by choices that packed code knows; 0 is as good as what surely is held */
     const double part = 1 / (counts[r] > 0 ? counts[r] : 1), rstd = (double)rstds[r], shift = shifts[r], a = ones[r];
     const double dyu = sum_dyu[r] - shift * sum_dy[r], gu = a * dyu, g = a * sum_dy[r];
     const double k = varies == 0 ? 0 : gu * part * rstd * rstd, b = varies == 0 ? 0 : g * part - shift * k;
-    const double size = (fabs(sum_dy[r]) + fabs(dyu) * rstd) * part;
-    int held = (rstd >= FN_LEAST_SCALE) & (rstd <= FN_MOST_SCALE) & (fabs((double)mean[r]) <= FN_LARGE);
-    held &= (fabs(shift) <= FN_LARGE) & (fabs(b) <= FN_MOST_SCALE) & (counts[r] > 0);
-    held &= (a == 0) | ((fabs(a) >= FN_LEAST_SCALE) & (fabs(a) <= FN_MOST_SCALE));
-    held &= (k == 0) | ((fabs(k) >= FN_LEAST_SCALE) & (fabs(k) <= FN_MOST_SCALE));
-    held &= (size == 0) | ((size >= FN_LEAST_SCALE) & (size <= FN_MOST_SCALE) & (size >= rstd * FN_LEAST_SCALE) &
-                           (size <= rstd * FN_MOST_SCALE));
-    all = held ? all : 0;
+    const double sum = (fabs(sum_dy[r]) + fabs(dyu) * rstd) * part, size = sum == 0 ? rstd : sum;
+    const double size_of_a = a == 0 ? 1 : fabs(a), size_of_k = k == 0 ? 1 : fabs(k);
+    double fits = rstd >= FN_LEAST_SCALE ? 1 : 0;
+    fits = rstd <= FN_MOST_SCALE ? fits : 0;
+    fits = fabs((double)mean[r]) <= FN_LARGE ? fits : 0;
+    fits = fabs(shift) <= FN_LARGE ? fits : 0;
+    fits = fabs(b) <= FN_MOST_SCALE ? fits : 0;
+    fits = counts[r] > 0 ? fits : 0;
+    fits = size_of_a >= FN_LEAST_SCALE ? fits : 0;
+    fits = size_of_a <= FN_MOST_SCALE ? fits : 0;
+    fits = size_of_k >= FN_LEAST_SCALE ? fits : 0;
+    fits = size_of_k <= FN_MOST_SCALE ? fits : 0;
+    fits = size >= FN_LEAST_SCALE ? fits : 0;
+    fits = size <= FN_MOST_SCALE ? fits : 0;
+    fits = size >= rstd * FN_LEAST_SCALE ? fits : 0;
+    held[r] = size <= rstd * FN_MOST_SCALE ? fits : 0;
     of[FN_OF_DY][r] = a;
     of[FN_OF_ONE][r] = b;
     of[FN_OF_U][r] = k;
     dyh[r] = dyu * rstd;
   }
+  for (int r = 0; r < count; r++) all = held[r] != 0 ? all : 0;
   for (int r = 0; all == 0 && r < count; r++) FN(settle_cell)(job, first + r, room);
   if (all == 0) return;
   for (int r = 0; r < count; r++) {
