@@ -613,6 +613,18 @@ def test_unaligned_and_swapped_bytes_change_no_bit(dtype):
         assert same(call(norm, dy.astype(other), x.astype(other), mean, rstd, weight, axis), want)
 
 
+@pytest.mark.parametrize("half", HALVES, ids=str)
+def test_where_planes_of_halves_lie_changes_no_bit(half):
+    for shape, axis, norm in each_norm([(20, 8, 7, 7), (4, 20, 13, 17)], last=False):
+        dy, x, weight = problem(shape, half, axis)
+        mean, rstd = saved(norm, x, axis)
+        want = call(norm, dy, x, mean, rstd, weight, axis)
+        gaps = garbage([n + 1 for n in shape], half)[(slice(1, None),) * len(shape)]
+        assert same(call(norm, dy, x, mean, rstd, weight, axis, out=gaps), want)
+        assert same(call(norm, place(dy, 1), x.copy(), mean, rstd, weight, axis), want)
+        assert same(call(norm, dy, place(x, 1), mean, rstd, weight, axis), want)
+
+
 # ---- memory
 
 

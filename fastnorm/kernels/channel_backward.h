@@ -27,10 +27,19 @@ static void FN(sum_block)(const fn_job *job, int64_t block, int64_t start, int64
     return;
   }
   const int64_t first = block * job->block, last = first + job->block < job->outer ? first + job->block : job->outer;
+  const int64_t planes = FN(planes_together)(job), most = planes ? planes : FN(TOGETHER);
   for (int64_t k = first, rows; k < last; k += rows) {
     FN(runs) runs;
     double to[FN_SUMS][FN(TOGETHER)];
-    rows = last - k < FN(TOGETHER) ? last - k : FN(TOGETHER);
+    rows = last - k < most ? last - k : most;
+    if (planes) {
+      FN(sum_planes)(job, k, (int)rows, start, end, room, to);
+      for (int plane = 0; plane < FN_SUMS; plane++) {
+        double *sum = sums + plane * places + job->p + k;
+        for (int r = 0; r < rows; r++) sum[r] = (join ? sum[r] : 0) + to[plane][r];
+      }
+      continue;
+    }
     FN(begin_runs)(job, k, (int)rows, &runs);
     FN(sum_runs)(job, &runs, start, end, room, to);
     for (int plane = 0; plane < FN_SUMS; plane++)
@@ -49,9 +58,14 @@ static void FN(dx_of_block)(const fn_job *job, int64_t block, int64_t start, int
     return;
   }
   const int64_t first = block * job->block, last = first + job->block < job->outer ? first + job->block : job->outer;
+  const int64_t planes = FN(planes_together)(job), most = planes ? planes : FN(TOGETHER);
   for (int64_t k = first, rows; k < last; k += rows) {
     FN(runs) runs;
-    rows = last - k < FN(TOGETHER) ? last - k : FN(TOGETHER);
+    rows = last - k < most ? last - k : most;
+    if (planes) {
+      FN(dx_of_planes)(job, k, (int)rows, start, end, room);
+      continue;
+    }
     FN(begin_runs)(job, k, (int)rows, &runs);
     FN(dx_of_runs)(job, &runs, start, end, room);
   }

@@ -126,10 +126,26 @@ static const K FN(lane_numbers)[FN_LANES]
 #define FN_DU(k) (FN_D(k) * FN_U(k))
 #define FN_KEPT(v) ((FN(vector))((FN(keys))(v)&keep))
 
-/* A line of at most FN(TALLY) elements joins a tally, eight vectors of lanes at a time. Of its last elements, those
- * that fill no lanes stand at the end of theirs. Memory is asked for what stands `ahead` bytes further, if that is not
- * 0. */
-FN_INLINE void FN(tally_line)(FN(tally) *to, const T *x, const T *dy, int64_t n, T mean, uintptr_t ahead) {
+/* What is left of a line when four times the lanes were filled as often as they can be: they are filled `whole` times
+ * more, and the last elements, which do not fill them, stand at the end of theirs, which are those to `keep`. */
+typedef struct {
+  int whole;
+  FN(keys) keep[FN_LANES / FN(WIDTH)];
+} FN(ending);
+
+/* The ending of a line of n elements. */
+static inline FN(ending) FN(ending_of)(int64_t n) {
+  FN(ending) ending = {.whole = (int)(n % (4 * FN_LANES) / FN_LANES)};
+  const K first = (K)(FN_LANES - n % FN_LANES);
+  for (int l = 0; l < FN_LANES; l += FN(WIDTH))
+    ending.keep[l / FN(WIDTH)] = (FN(keys))(*(const FN(keys) *)(const void *)(FN(lane_numbers) + l) >= first);
+  return ending;
+}
+
+/* A line of at most FN(TALLY) elements joins a tally, eight vectors of lanes at a time. Memory is asked for what stands
+ * `ahead` bytes further, if that is not 0. */
+FN_INLINE void FN(tally_line)(FN(tally) *to, const T *x, const T *dy, int64_t n, const FN(ending) *ending, T mean,
+                              uintptr_t ahead) {
   enum { L = FN_LANES, W = FN(WIDTH) };
   const int few = n < L;
   for (; n >= 8 * L; n -= 8 * L, x += 8 * L, dy += 8 * L) {
@@ -159,14 +175,12 @@ FN_INLINE void FN(tally_line)(FN(tally) *to, const T *x, const T *dy, int64_t n,
     few_x[L - n + i] = x[i];
     few_dy[L - n + i] = dy[i];
   }
-  const int whole = (int)(n / L);
-  const K first = (K)(L - n % L);
   for (int l = 0; l < L; l += W) {
-    const FN(keys) keep = (FN(keys))(*(const FN(keys) *)(const void *)(FN(lane_numbers) + l) >= first);
+    const FN(keys) keep = ending->keep[l / W];
     FN(vector) u0 = {0}, u1 = {0}, u2 = {0}, d0 = {0}, d1 = {0}, d2 = {0};
-    if (whole > 0) u0 = FN_U(0), d0 = FN_D(0);
-    if (whole > 1) u1 = FN_U(1), d1 = FN_D(1);
-    if (whole > 2) u2 = FN_U(2), d2 = FN_D(2);
+    if (ending->whole > 0) u0 = FN_U(0), d0 = FN_D(0);
+    if (ending->whole > 1) u1 = FN_U(1), d1 = FN_D(1);
+    if (ending->whole > 2) u2 = FN_U(2), d2 = FN_D(2);
     const FN(vector) u3 = FN_KEPT(FN_AT(last_x, 0) - mean), d3 = FN_KEPT(FN_AT(last_dy, 0));
     to->u[l / W] += (u0 + u1) + (u2 + u3);
     to->d[l / W] += (d0 + d1) + (d2 + d3);
@@ -180,27 +194,56 @@ FN_INLINE void FN(tally_line)(FN(tally) *to, const T *x, const T *dy, int64_t n,
 #undef FN_DU
 #undef FN_KEPT
 
-/* A function of its own, so that compilers fold lanes where they stand. */
-static __attribute__((noinline)) void FN(fold_tally)(const T *lanes, double *to) {
-  enum { HALF = FN_LANES / 2 };
-  for (int l = 0; l < HALF; l++) to[l] += (double)(lanes[l] + lanes[l + HALF]);
+/* Lanes, of which the upper half is added to the lower, join half as many sums or take their place. Where one vector
+ * holds all lanes, it is split as a register: by way of memory the next row would wait for this one. */
+FN_INLINE void FN(fold_lanes)(const FN(vector) *lanes, double *to, int join) {
+  enum { HALF = FN_LANES / 2, W = FN(WIDTH), V = FN_LANES / W };
+  T halves[FN_LANES];
+#if FN_HAS_SHUFFLE
+  typedef T half __attribute__((vector_size(HALF * sizeof(T))));
+  typedef double wide __attribute__((vector_size(HALF * sizeof(double))));
+  typedef double loose __attribute__((vector_size(HALF * sizeof(double)), aligned(sizeof(double)), may_alias));
+#define FN_FROM(l) (l) % W, ((l) + 1) % W, ((l) + 2) % W, ((l) + 3) % W
+  if (V == 1) {
+    const half lower = __builtin_shufflevector(lanes[0], lanes[0], FN_FROM(0), FN_FROM(4));
+    const half upper = __builtin_shufflevector(lanes[0], lanes[0], FN_FROM(HALF), FN_FROM(HALF + 4));
+    wide sums = __builtin_convertvector(lower + upper, wide);
+    if (join) sums += *(const loose *)(const void *)to;
+    *(loose *)(void *)to = sums;
+    return;
+  }
+#undef FN_FROM
+#endif
+  if (V == 1) memcpy(halves, lanes, sizeof halves);
+  for (int l = 0; V == 1 && l < HALF; l++) halves[l] += halves[l + HALF];
+  for (int v = 0; v < V / 2; v++) FN(store_all)(halves + v * W, lanes[v] + lanes[v + V / 2]);
+  for (int l = 0; l < HALF; l++) to[l] = join ? to[l] + (double)halves[l] : (double)halves[l];
 }
 
-/* The sums of a piece join row r of half as many lanes. */
-static void FN(sum_piece)(FN(lanes) *lanes, int r, const T *x, const T *dy, const int64_t *step, const FN(piece) *piece,
-                          T mean, uintptr_t ahead) {
+/* The sums of a piece of `rows` kept indices, `apart` elements from one to the next, join rows first and on of half as
+ * many lanes, or take their place. */
+static __attribute__((noinline)) void FN(sum_piece)(FN(lanes) *lanes, int first, int rows, int join, const T *x,
+                                                    const T *dy, int64_t apart, const int64_t *step,
+                                                    const FN(piece) *piece, const T *mean, uintptr_t ahead) {
   for (int64_t at = 0; at < piece->size; at += FN(TALLY)) {
     const int64_t n = piece->size - at < FN(TALLY) ? piece->size - at : FN(TALLY);
-    FN(tally) tally;
-    memset(&tally, 0, sizeof tally);
-    for (int64_t line = 0; line < piece->lines; line++)
-      FN(tally_line)(&tally, (const T *)(const void *)((const char *)(x + at) + line * step[0]),
-                     (const T *)(const void *)((const char *)(dy + at) + line * step[1]), n, mean, ahead);
-    FN(fold_tally)((const T *)tally.u, lanes->c[r]);
-    FN(fold_tally)((const T *)tally.d, lanes->g[r]);
-    FN(fold_tally)((const T *)tally.du, lanes->gc[r]);
+    const FN(ending) ending = FN(ending_of)(n);
+    for (int r = 0; r < rows; r++) {
+      const char *x_line = (const char *)(x + at + r * apart), *dy_line = (const char *)(dy + at + r * apart);
+      FN(tally) tally;
+      memset(&tally, 0, sizeof tally);
+      for (int64_t line = 0; line < piece->lines; line++, x_line += step[0], dy_line += step[1])
+        FN(tally_line)(&tally, (const T *)(const void *)x_line, (const T *)(const void *)dy_line, n, &ending, mean[r],
+                       ahead);
+      FN(fold_lanes)(tally.u, lanes->c[first + r], join || at > 0);
+      FN(fold_lanes)(tally.d, lanes->g[first + r], join || at > 0);
+      FN(fold_lanes)(tally.du, lanes->gc[first + r], join || at > 0);
+    }
   }
 }
+
+/* Are x and dy too large for a cache of a core anyway, so that memory must be asked for them early? */
+static inline int FN(is_far)(const fn_job *job) { return 2 * job->outer * job->n * (int64_t)sizeof(T) > 1 << 20; }
 
 /* The sums of a chunk, to[plane][r]. */
 static void FN(sum_runs)(const fn_job *job, const FN(runs) *runs, int64_t start, int64_t end, FN(room) *room,
@@ -208,25 +251,23 @@ static void FN(sum_runs)(const fn_job *job, const FN(runs) *runs, int64_t start,
   FN(lanes) lanes;
   FN(piece) piece, next;
   const int in_place = !job->relu && !job->array[FN_WHERE].data; /* x and dy are not brought to tiles */
-  memset(&lanes, 0, sizeof lanes);
   for (int r = 0; r < runs->rows; r++) to[FN_SUM_COUNT][r] = job->array[FN_WHERE].data ? 0 : (double)(end - start);
   FN(next_piece)(job, start, end, FN(TALLY), &piece);
   for (; piece.start < end; piece = next) {
     const int64_t behind = piece.start + piece.count;
     next.start = end;
     if (behind < end) FN(next_piece)(job, behind, end, FN(TALLY), &next);
-    const int far = 2 * job->outer * job->n * (int64_t)sizeof(T) > 1 << 20; /* not in a cache of a core anyway */
     const int fetched = behind < end && in_place && piece.in[FN_X].direct && piece.in[FN_Z].direct;
     const int64_t leap = fetched ? next.in[FN_X].offset - piece.in[FN_X].offset : 0;
-    const int64_t ahead = !far          ? 0
-                          : leap > 8192 ? leap
-                          : in_place    ? 8192
-                                        : 0; /* runs follow each other more often than not */
+    const int64_t ahead = !FN(is_far)(job) ? 0
+                          : leap > 8192    ? leap
+                          : in_place       ? 8192
+                                           : 0; /* runs follow each other more often than not */
     for (int r = 0; r < runs->rows; r++) {
       const T *x, *dy;
       int64_t step[2], count = 0;
       const unsigned char *mask = FN(bring_piece)(job, runs, r, &piece, room, &x, &dy, step);
-      FN(sum_piece)(&lanes, r, x, dy, step, &piece, runs->mean[r], (uintptr_t)ahead);
+      FN(sum_piece)(&lanes, r, 1, piece.start > start, x, dy, 0, step, &piece, runs->mean + r, (uintptr_t)ahead);
       if (!mask) continue;
       for (int64_t i = 0; i < piece.count; i++) count += mask[i] != 0;
       to[FN_SUM_COUNT][r] += (double)count;
