@@ -257,13 +257,10 @@ static void FN(apply_to_rows)(T *const *y, const T *const *x, const T *const *ah
 
 /* Elements i <= j < i + FN(LINE), of which the first `own` belong to row r, the others to the next. */
 FN_INLINE void FN(apply_border)(T *y, const T *x, int64_t i, int64_t own, const FN(params) *params, int r, int kind) {
-  static const K count[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   for (int k = 0; k < FN(LINE); k += FN(WIDTH)) {
-    const FN(keys) mine = *(const FN(loose_keys) *)(const void *)(count + k) < (K)own;
-#define FN_EITHER(list) FN(choose)(mine, FN(every)((list)[r]), FN(every)((list)[r + 1]))
+#define FN_EITHER(list) FN(border)(own - k, params->list[r], params->list[r + 1])
     FN(vector) v = FN(load_all)(x + i + k);
-    FN_AFFINE(v, v, FN_EITHER(params->center), FN_EITHER(params->center_lo), FN_EITHER(params->scale),
-              FN_EITHER(params->shift), v, v, kind);
+    FN_AFFINE(v, v, FN_EITHER(center), FN_EITHER(center_lo), FN_EITHER(scale), FN_EITHER(shift), v, v, kind);
 #undef FN_EITHER
     FN(store_by)(y + i + k, FN(finished_vector)(v, params->top, kind), kind & FN_PAST_CACHE);
   }

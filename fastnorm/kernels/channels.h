@@ -10,12 +10,6 @@
 
 enum { FN(PLANES) = 16 }; /* neighbouring channels */
 
-/* Elements of a run: `offset` bytes from the base of a channel, where memory is what kernels read, else in `tile`. */
-FN_INLINE const T *FN(plane_run)(const fn_job *job, const char *base, int64_t at, int64_t offset, int64_t count,
-                                 int direct, T *tile) {
-  return direct ? (const T *)(const void *)(base + offset) : FN(load)(job, FN_X, base, at, count, tile);
-}
-
 /* Do the elements of each run of x lie in an array as kernels read and write them? */
 static inline int FN(runs_directly)(const fn_job *job, int which) {
   return FN(native)(&job->array[which]) && fn_step(job, which) == (int64_t)sizeof(T) &&
@@ -25,6 +19,15 @@ static inline int FN(runs_directly)(const fn_job *job, int which) {
 /* Likewise, as halves in machine order? */
 static inline int FN(runs_of_halves)(const fn_job *job, int which) {
   return FN(holds_halves)(job, which) && fn_step(job, which) == 2 && job->stretch[which] % job->stretch[FN_X] == 0;
+}
+
+/* Elements of a run: `offset` bytes from the base of a channel, where memory is what kernels read, else in `tile`. */
+FN_INLINE const T *FN(plane_run)(const fn_job *job, const char *base, int64_t at, int64_t offset, int64_t count,
+                                 int direct, int halves, T *tile) {
+  if (direct) return (const T *)(const void *)(base + offset);
+  if (!halves) return FN(load)(job, FN_X, base, at, count, tile);
+  fn_widen((float *)(void *)tile, base + offset, count, job->array[FN_X].dtype);
+  return tile;
 }
 
 /* Do runs of so many bytes of `count` channels follow each other? */
@@ -47,13 +50,16 @@ static const T *FN(one_piece)(const fn_job *job, const char *const *base, int co
 /* The averages of 64 elements in 16 groups, which are spread over all runs; of fewer where runs are shorter. */
 static void FN(guess_planes)(const fn_job *job, const char *const *base, int count, T *guess, T *tile) {
   const int64_t run = job->stretch[FN_X], runs = job->n / run, few = fn_sample_size(run, 4);
-  const int direct = FN(runs_directly)(job, FN_X);
+  const int direct = FN(runs_directly)(job, FN_X), halves = FN(runs_of_halves)(job, FN_X);
   for (int c = 0; c < count; c++) guess[c] = 0;
   for (int64_t k = 0; k < 16; k++) {
     const int64_t start = k * runs / 16 * run + (2 * k + 1) * (run - few) / 32;
     const int64_t offset = fn_along(job, FN_X, start);
     for (int c = 0; c < count; c++) {
-      const T *x = FN(plane_run)(job, base[c], start, offset, few, direct, tile);
+      T some[4];
+      const T *x = halves ? some : FN(plane_run)(job, base[c], start, offset, few, direct, 0, tile);
+      for (int64_t i = 0; halves && i < few; i++)
+        some[i] = (T)fn_widen_one(base[c] + offset + 2 * i, job->array[FN_X].dtype);
       T sum = x[0];
       for (int64_t i = 1; i < few; i++) sum += x[i];
       guess[c] += sum / (T)few;
@@ -65,9 +71,10 @@ static void FN(guess_planes)(const fn_job *job, const char *const *base, int cou
 static void FN(stats_of_planes)(const fn_job *job, const char *const *base, int count, FN(stats) *stats, T *tile) {
   const double part = 1 / (double)job->n;
   const int64_t run = job->stretch[FN_X];
-  const int direct = FN(runs_directly)(job, FN_X);
-  const int64_t bytes = run * (int64_t)sizeof(T);
-  const int near = direct && bytes <= 4096; /* longer runs are foreseen by processors */
+  const int direct = FN(runs_directly)(job, FN_X), halves = FN(runs_of_halves)(job, FN_X);
+  const int64_t bytes = run * (halves ? 2 : (int64_t)sizeof(T));
+  const int near = (direct || halves) && bytes <= 4096; /* longer runs are foreseen by processors */
+  const FN(ending) end = FN(ending_of)(run);
   double sums[FN(PLANES)][FN_LANES], squares[FN(PLANES)][FN_LANES], s[FN_LANES], q[FN_LANES];
   FN(guess_planes)(job, base, count, stats->guess, tile);
   for (int visit = 0; visit < 2; visit++) {
@@ -77,11 +84,11 @@ static void FN(stats_of_planes)(const fn_job *job, const char *const *base, int 
       const int64_t offset = fn_along(job, FN_X, at), next = fn_along(job, FN_X, at + run < job->n ? at + run : at);
       const T *all = FN(one_piece)(job, base, count, offset, run, tile);
       for (int c = 0; c < count; c++) {
-        const T *x = all ? all + c * run : FN(plane_run)(job, base[c], at, offset, run, direct, tile);
+        const T *x = all ? all + c * run : FN(plane_run)(job, base[c], at, offset, run, direct, halves, tile);
         for (int64_t i = 0; near && i < bytes; i += 64) __builtin_prefetch(base[c] + next + i);
-        FN(norm_sums)(x, run, stats->guess[c], s, q, 1);
-        for (int l = 0; l < FN_LANES; l++) sums[c][l] += s[l];
-        for (int l = 0; l < FN_LANES; l++) squares[c][l] += q[l];
+        FN(norm_sums)(x, run, &end, stats->guess[c], s, q, 1);
+        fn_add_lanes(sums[c], s);
+        fn_add_lanes(squares[c], q);
       }
     }
     FN_FOLD_LANES(double, sums, count, stats->correction, part);
@@ -95,6 +102,8 @@ static void FN(norm_planes)(const fn_job *job, int64_t lo, int64_t hi, void *scr
   T *tile = scratch, *x_tile = tile + FN_CHUNK;
   const int64_t run = job->stretch[FN_X];
   const int direct = FN(runs_directly)(job, FN_Y), read = FN(runs_directly)(job, FN_X);
+  const int halves = FN(runs_of_halves)(job, FN_X) && FN(runs_of_halves)(job, FN_Y) && FN(passes_halves)(job, FN_X);
+  const int past_cache = direct && job->stream && !job->quiet;
   FN(stats) stats;
   FN(params) params;
   for (int64_t unit = lo; unit < hi; unit++) {
@@ -108,22 +117,29 @@ static void FN(norm_planes)(const fn_job *job, int64_t lo, int64_t hi, void *scr
     FN(fill_params)(stats.mean, stats.correction, stats.var, count, job->eps, &params);
     for (int c = 0; c < count; c++) FN(fold_affine)(job, fn_place(job, k + c, 0), 0, c, 1, &params);
     for (int c = 0; FN(is_saved)(job) && c < count; c++) FN(save)(job, &stats, c, fn_place(job, k + c, 0));
-    const int halves = FN(runs_of_halves)(job, FN_Y), past_cache = direct && job->stream && !job->quiet;
-    const int y_follows = (direct || halves) && params.all && run >= FN(LINE) && count * run <= FN_CHUNK &&
-                          FN(follow)((const char *const *)to, count, run * (halves ? 2 : (int64_t)sizeof(T)));
+    const int64_t size = halves ? 2 : (int64_t)sizeof(T);
+    const int y_follows = (direct || halves) && params.all && run >= FN(LINE) && count * run <= 2 * FN_CHUNK &&
+                          FN(follow)((const char *const *)to, count, run * size);
+    const int in_halves = y_follows && halves && FN(follow)(base, count, run * size);
     for (int64_t at = 0; at < job->n; at += run) {
       const int64_t offset = fn_along(job, FN_Y, at), from = fn_along(job, FN_X, at);
+      if (in_halves) {
+        char *y = job->stream ? (char *)tile : to[0] + offset;
+        FN(apply_halves)(y, 2 * run, base[0] + from, 2 * run, count, run, &params, 0, NULL, NULL, 0,
+                         job->array[FN_X].dtype);
+        if (job->stream) fn_stream(to[0] + offset, y, 2 * count * run);
+        continue;
+      }
       const T *all = FN(one_piece)(job, base, count, from, run, x_tile);
-      if (all && y_follows) {
-        T *y = direct ? (T *)(void *)(to[0] + offset) : tile;
+      if (all && y_follows && direct) {
+        T *y = (T *)(void *)(to[0] + offset);
         FN(apply_adjacent)(y, all, run, count, &params, 0, past_cache);
         FN(touch_up)(job, y, NULL, count * run);
-        if (!direct) FN(leave)(to[0] + offset, tile, count * run, job->array[FN_Y].dtype, job->stream, x_tile);
         continue;
       }
       for (int c = 0; c < count; c++) {
         if (params.scale[c] != params.scale[c]) continue;
-        const T *x = all ? all + c * run : FN(plane_run)(job, base[c], at, from, run, read, x_tile);
+        const T *x = all ? all + c * run : FN(plane_run)(job, base[c], at, from, run, read, 0, x_tile);
         T *y = direct ? (T *)(void *)(to[c] + offset) : tile;
         FN(apply_to_rows)(&y, &x, &x, &x, 1, NULL, NULL, run, &params, c, past_cache);
         FN(touch_up)(job, y, NULL, run);
@@ -158,23 +174,26 @@ static void FN(fold_channels)(const fn_job *job, int64_t lo, int64_t hi, void *s
 /* The channels of `count` kept indices whose statistics stand `step` apart from p on. */
 static void FN(bring_params)(const fn_job *job, int64_t p, int64_t step, int64_t count, FN(params) *to) {
   const int64_t channels = job->period, each = job->places;
-  const T *center = job->folded, *center_lo = center + channels, *scale = center_lo + channels;
-  const T *shift = scale + channels;
+  const T *from[] = {job->folded, (T *)job->folded + channels, (T *)job->folded + 2 * channels,
+                     (T *)job->folded + 3 * channels};
+  T *lists[] = {to->center, to->center_lo, to->scale, to->shift};
   int with_lo = 0, all = 1;
   int64_t c = each == 1 ? p % channels : p / each;
-  for (int64_t j = 0; j < count; j++) {
-    to->center[j] = center[c];
-    to->center_lo[j] = center_lo[c];
-    to->scale[j] = scale[c];
-    to->shift[j] = shift[c];
-    with_lo |= center_lo[c] != 0;
-    all &= scale[c] == scale[c];
-    p += step;
-    if (each == 1)
+  for (int64_t j = 0, run; j < count; j += run) {
+    const int in_line = each == 1 && step == 1;
+    run = !in_line ? 1 : count - j < channels - c ? count - j : channels - c;
+    for (int k = 0; k < 4; k++)
+      for (int64_t i = 0; i < run; i++) lists[k][j + i] = from[k][c + i];
+    p += step * run;
+    if (in_line)
+      c = 0; /* all channels begin again, if anything is left */
+    else if (each == 1)
       c = c + step < channels ? c + step : p % channels;
     else if (p < c * each || p >= (c + 1) * each)
       c = p / each;
   }
+  for (int64_t j = 0; j < count; j++) with_lo |= to->center_lo[j] != 0;
+  for (int64_t j = 0; j < count; j++) all &= to->scale[j] == to->scale[j];
   to->with_lo = with_lo;
   to->all = all;
   to->at_zero = 0;
@@ -189,17 +208,30 @@ static void FN(scale_rows_together)(const fn_job *job, int64_t lo, int64_t hi, T
   enum { MOST = 64 };
   const fn_axis *axis = job->kept;
   const int half = fn_is_half(job->array[FN_Y].dtype), dtype = job->array[FN_X].dtype;
-  const int64_t n = job->n, bytes = n * (half ? 2 : (int64_t)sizeof(T));
+  const int64_t n = job->n, bytes = n * (half ? 2 : (int64_t)sizeof(T)), step = axis->step[FN_P];
   const int adjacent = axis->step[FN_Y] == bytes, in_tile = half || (job->stream && adjacent);
   const int64_t few = FN_TILE / n, most = few < 1 ? 1 : few < MOST ? few : MOST;
+  const int in_order = step == 1 && job->places == 1 && job->period <= FN_STRIP; /* channels are brought once */
   FN(params) params;
+  if (in_order) FN(bring_params)(job, 0, 1, job->period, &params);
   for (int64_t row = lo, count; row < hi; row += count) {
     const T *x[MOST], *ahead[MOST];
     T *y[MOST];
+    const int64_t p = job->p + row * step, first = in_order ? p % job->period : 0;
     count = hi - row < most ? hi - row : most;
+    if (!in_order)
+      FN(bring_params)(job, p, step, count, &params);
+    else if (count > job->period - first)
+      count = job->period - first;
     const char *from = job->array[FN_X].data + row * axis->step[FN_X];
     char *to = job->array[FN_Y].data + row * axis->step[FN_Y];
-    FN(bring_params)(job, job->p + row * axis->step[FN_P], axis->step[FN_P], count, &params);
+    if (half && n >= FN_FLOATS && params.all && (!job->stream || adjacent)) {
+      char *at = job->stream ? (char *)tile : to;
+      FN(apply_halves)(at, job->stream ? bytes : axis->step[FN_Y], from, axis->step[FN_X], count, n, &params, first,
+                       NULL, NULL, 0, dtype);
+      if (job->stream) fn_stream(to, at, count * bytes);
+      continue;
+    }
     const int64_t widened = !half ? 0 : axis->step[FN_X] == bytes ? count : 1;
     for (int64_t r = 0; half && r < count; r += widened)
       fn_widen((float *)(void *)(x_tile + r * n), from + r * axis->step[FN_X], widened * n, dtype);
@@ -209,12 +241,13 @@ static void FN(scale_rows_together)(const fn_job *job, int64_t lo, int64_t hi, T
       y[r] = in_tile ? tile + r * n : (T *)(void *)(to + r * axis->step[FN_Y]);
     }
     for (int r = 0, rows; r < count; r += rows) {
+      const int at = (int)first + r, held = params.scale[at] == params.scale[at];
       rows = params.all && (!in_tile || adjacent) ? (int)count : 1;
-      const int held = params.scale[r] == params.scale[r];
       if (rows > 1 && x[1] - x[0] == n && y[1] - y[0] == n && n >= FN(LINE))
-        FN(apply_adjacent)(y[0], x[0], n, rows, &params, 0, job->stream && !in_tile);
+        FN(apply_adjacent)(y[0], x[0], n, rows, &params, at, job->stream && !in_tile);
       else if (held)
-        FN(apply_to_rows)(y + r, x + r, ahead + r, ahead + r, rows, NULL, NULL, n, &params, r, job->stream && !in_tile);
+        FN(apply_to_rows)(y + r, x + r, ahead + r, ahead + r, rows, NULL, NULL, n, &params, at,
+                          job->stream && !in_tile);
       if (held && half)
         FN(leave)(to + r * axis->step[FN_Y], y[r], rows * n, dtype, job->stream, x_tile + r * n);
       else if (held && in_tile)
@@ -246,6 +279,7 @@ static void FN(scale_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scra
     const int64_t row = unit / chunks, start = unit % chunks * FN_CHUNK;
     const int64_t n = job->n - start < FN_CHUNK ? job->n - start : FN_CHUNK;
     FN(bring_params)(job, fn_place(job, row, 0), 0, 1, &params);
+    if (params.all && FN(apply_run_of_halves)(job, FN_X, row, start, n, &params, (char *)spare)) continue;
     if (params.all) {
       const T *x = FN(load)(job, FN_X, fn_base(job, FN_X, row, 0), start, n, x_tile);
       const T *ahead = (const T *)((uintptr_t)x + 8192); /* rows follow each other more often than not */
@@ -267,6 +301,7 @@ static void FN(scale_columns)(const fn_job *job, int64_t lo, int64_t hi, void *s
     const int64_t cols = job->inner.size - j < FN_STRIP ? job->inner.size - j : FN_STRIP;
     int64_t stride;
     FN(bring_params)(job, fn_place(job, outer, j), job->inner.step[FN_P], cols, &params);
+    if (FN(apply_strip_of_halves)(job, FN_X, outer, j, start, rows, cols, &params, scratch)) continue;
     const int64_t few = FN(rows_at_once)(job, FN_X, rows, cols);
     for (int64_t at = start, n; at < start + rows; at += n) {
       n = start + rows - at < few ? start + rows - at : few;

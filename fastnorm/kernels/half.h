@@ -41,6 +41,59 @@ static inline uint16_t fn_narrow_bf16(float v) {
 
 static inline int fn_is_half(int dtype) { return dtype == FN_F16 || dtype == FN_BF16; }
 
+/* A vector register of floats. */
+typedef float fn_floats __attribute__((vector_size(FN_VECTOR), may_alias));
+typedef uint32_t fn_words __attribute__((vector_size(FN_VECTOR), may_alias));
+typedef uint16_t fn_halves __attribute__((vector_size(FN_VECTOR / 2), may_alias));
+enum { FN_FLOATS = FN_VECTOR / sizeof(float) };
+
+/* So many halves at `from`, aligned or not, as floats. */
+FN_INLINE fn_floats fn_load_halves(const char *from, int dtype) {
+  fn_halves halves;
+  memcpy(&halves, from, sizeof halves);
+  if (dtype == FN_BF16) return (fn_floats)(__builtin_convertvector(halves, fn_words) << 16);
+#if defined(__x86_64__) && FN_VECTOR == 64
+  return (fn_floats)_mm512_cvtph_ps((__m256i)halves);
+#elif defined(__x86_64__) && FN_VECTOR == 32
+  return (fn_floats)_mm256_cvtph_ps((__m128i)halves);
+#else
+  fn_floats floats;
+  for (int l = 0; l < FN_FLOATS; l++) floats[l] = fn_widen_f16(halves[l]);
+  return floats;
+#endif
+}
+
+/* And back. */
+FN_INLINE void fn_store_halves(char *to, fn_floats v, int dtype) {
+  fn_halves halves;
+  if (dtype == FN_BF16) {
+    const fn_words bits = (fn_words)v, rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16,
+                   number = (fn_words)(v == v);
+    halves = __builtin_convertvector((number & rounded) | (~number & 0x7fc0u), fn_halves);
+  } else {
+#if defined(__x86_64__) && FN_VECTOR == 64
+    halves = (fn_halves)_mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT);
+#elif defined(__x86_64__) && FN_VECTOR == 32
+    halves = (fn_halves)_mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT);
+#else
+    for (int l = 0; l < FN_FLOATS; l++) halves[l] = fn_narrow_f16(v[l]);
+#endif
+  }
+  memcpy(to, &halves, sizeof halves);
+}
+
+/* A half as a float. */
+static inline float fn_widen_one(const char *from, int dtype) {
+  uint16_t half;
+  memcpy(&half, from, sizeof half);
+  if (dtype == FN_BF16) return fn_widen_bf16(half);
+#if defined(__x86_64__) && FN_VECTOR >= 32
+  return _cvtsh_ss(half);
+#else
+  return fn_widen_f16(half);
+#endif
+}
+
 /* `count` contiguous halves, aligned or not, become floats. */
 static void fn_widen(float *to, const char *from, int64_t count, int dtype) {
   int64_t i = 0;

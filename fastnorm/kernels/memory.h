@@ -145,7 +145,8 @@ enum {
   FN_AT_ZERO = 16,
   FN_WITH_SHIFT = 32, /* of a row or column, whose scale holds the weight */
   FN_WITH_RELU = 64,
-  FN_WITH_TOP = 512 /* what lies above it is cut off: of a range, whose shift is its end below */
+  FN_WITH_TOP = 512, /* what lies above it is cut off: of a range, whose shift is its end below */
+  FN_ACROSS = 1024   /* center, scale and shift are those of columns: one for each element */
 };
 #define FN_SHIFT_KINDS_OF(X, stores)                                                                                   \
   X((stores) | FN_WITH_SHIFT)                                                                                          \

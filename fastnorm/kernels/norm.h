@@ -168,7 +168,7 @@ static void FN(apply_rows)(const fn_job *job, int64_t lo, int64_t hi, void *scra
     const int64_t n = job->n - start < FN_CHUNK ? job->n - start : FN_CHUNK;
     const int64_t p = fn_place(job, row, 0);
     FN(params_of)(job, job->state + p, job->state_stride, 1, p, 1, &params);
-    if (!params.all) continue;
+    if (!params.all || FN(apply_run_of_halves)(job, job->source, row, start, n, &params, (char *)spare)) continue;
     const T *x = FN(load)(job, job->source, fn_base(job, job->source, row, 0), start, n, x_tile);
     FN(apply_run)(job, x, x, row, start, n, &params, 0, tile, (uint8_t *)spare);
   }
@@ -252,6 +252,7 @@ static void FN(apply_columns)(const fn_job *job, int64_t lo, int64_t hi, void *s
       const char *base = fn_base(job, job->source, outer, j);
       int64_t stride;
       FN(params_of)(job, job->state + p, job->state_stride, step, p, cols, &params);
+      if (FN(apply_strip_of_halves)(job, job->source, outer, j, start, rows, cols, &params, scratch)) continue;
       for (int64_t at = start, count; at < start + rows; at += count) {
         count = start + rows - at < few ? start + rows - at : few;
         const T *x = FN(load_columns)(job, job->source, base, at, count, cols, tile, &stride);

@@ -55,9 +55,27 @@ static inline void FN(save)(const fn_job *job, const FN(stats) *stats, int64_t j
  * differences are added in the compute type, their sums in double. At the end of a row the lanes that would lie behind
  * it take its last elements and leave out those that were summed; n is no less than FN_LANES. */
 #define FN_FROM_ROW(k) (centred ? x[i + (k) * L + l] - m : x[i + (k) * L + l])
-#define FN_FROM_END(k) ((T)l < summed[k] ? 0 : centred ? x[at[k] + l] - m : x[at[k] + l])
+#define FN_FROM_END(k) ((T)l < end->summed[k] ? 0 : centred ? x[end->at[k] + l] - m : x[end->at[k] + l])
 
-FN_INLINE void FN(norm_sums)(const T *x, int64_t n, T m, double *restrict sums, double *restrict squares, int centred) {
+/* Where the last lanes of a row of n elements begin, and how many of each were summed before. */
+typedef struct {
+  int64_t at[4];
+  T summed[4];
+} FN(ending);
+
+static inline FN(ending) FN(ending_of)(int64_t n) {
+  enum { L = FN_LANES };
+  const int64_t i = n - n % (4 * L);
+  FN(ending) end;
+  for (int k = 0; k < 4; k++) {
+    end.at[k] = i + k * L < n - L ? i + k * L : n - L;
+    end.summed[k] = (T)(i + k * L - end.at[k]);
+  }
+  return end;
+}
+
+FN_INLINE void FN(norm_sums)(const T *x, int64_t n, const FN(ending) *end, T m, double *restrict sums,
+                             double *restrict squares, int centred) {
   enum { L = FN_LANES };
   int64_t i = 0;
   if (n >= 8 * L) {
@@ -79,17 +97,12 @@ FN_INLINE void FN(norm_sums)(const T *x, int64_t n, T m, double *restrict sums, 
     }
     i += 4 * L;
   }
-  if (i < n) {
-    int64_t at[4];
-    T summed[4];
-    for (int k = 0; k < 4; k++) at[k] = i + k * L < n - L ? i + k * L : n - L;
-    for (int k = 0; k < 4; k++) summed[k] = (T)(i + k * L - at[k]);
+  if (i < n)
     for (int l = 0; l < L; l++) {
       const T d0 = FN_FROM_END(0), d1 = FN_FROM_END(1), d2 = FN_FROM_END(2), d3 = FN_FROM_END(3);
       if (centred) sums[l] += (double)((d0 + d1) + (d2 + d3));
       squares[l] += (double)((d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3));
     }
-  }
 }
 
 /* Rows that are worked on together, so that lanes are folded and roots and divisions taken in packed code. */
@@ -121,8 +134,9 @@ static void FN(guess_rows)(const T *const *rows, int count, int64_t n, T *guess)
 static void FN(stats_of_rows)(const fn_job *job, const T *const *rows, int count, FN(stats) *stats) {
   const double part = 1 / (double)job->n;
   double sums[FN(BATCH)][FN_LANES], squares[FN(BATCH)][FN_LANES];
+  const FN(ending) end = FN(ending_of)(job->n);
   if (job->norm == FN_RMS) {
-    for (int r = 0; r < count; r++) FN(norm_sums)(rows[r], job->n, 0, sums[r], squares[r], 0);
+    for (int r = 0; r < count; r++) FN(norm_sums)(rows[r], job->n, &end, 0, sums[r], squares[r], 0);
     FN_FOLD_LANES(double, squares, count, stats->square, part);
     FN(stay_at_zero)(stats, count);
     FN(settle)(job, stats, count);
@@ -130,7 +144,7 @@ static void FN(stats_of_rows)(const fn_job *job, const T *const *rows, int count
   }
   FN(guess_rows)(rows, count, job->n, stats->guess);
   for (int visit = 0; visit < 2; visit++) {
-    for (int r = 0; r < count; r++) FN(norm_sums)(rows[r], job->n, stats->guess[r], sums[r], squares[r], 1);
+    for (int r = 0; r < count; r++) FN(norm_sums)(rows[r], job->n, &end, stats->guess[r], sums[r], squares[r], 1);
     FN_FOLD_LANES(double, sums, count, stats->correction, part);
     FN_FOLD_LANES(double, squares, count, stats->square, part);
     if (visit || !FN(guess_again)(stats, count)) break;

@@ -262,6 +262,13 @@ static void fn_finish_columns(const fn_job *job, int64_t lo, int64_t hi, void *s
 
 #define FN_LANES 16
 
+/* sums += lanes, by vectors: what has just been stored as such is late where it is taken apart. */
+static inline void fn_add_lanes(double *sums, const double *lanes) {
+  typedef double vector __attribute__((vector_size(FN_VECTOR), aligned(sizeof(double)), may_alias));
+  for (int l = 0; l < FN_LANES; l += FN_VECTOR / (int)sizeof(double))
+    *(vector *)(void *)(sums + l) += *(const vector *)(const void *)(lanes + l);
+}
+
 static inline double fn_fold(const double *lanes) {
   double quarter[4];
   for (int l = 0; l < 4; l++) quarter[l] = (lanes[l] + lanes[l + 8]) + (lanes[l + 4] + lanes[l + 12]);

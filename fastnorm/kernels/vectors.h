@@ -25,7 +25,17 @@ static inline FN(vector) FN(choose)(FN(keys) which, FN(vector) yes, FN(vector) n
 /* NaN becomes the canonical one: those of x have signs and payloads, and those of sums signs that are the processor's
  * choice. */
 static inline T FN(quiet)(T v) { return v == v ? v : FN_NAN; }
-static inline FN(vector) FN(quiet_vector)(FN(vector) v) { return FN(choose)((FN(keys))(v == v), v, FN(every)(FN_NAN)); }
+static inline FN(vector) FN(quiet_vector)(FN(vector) v) {
+  const FN(vector) nan = FN(every)(FN_NAN);
+#if defined(__x86_64__) && FN_VECTOR == 64 /* one instruction for a comparison and a choice */
+  enum { NAN_FROM_FIRST = 0x11111100 };    /* by kind of number, quiet and signalling NaN first: which operand */
+  if (FN_TYPE == FN_F32)
+    return (FN(vector))_mm512_fixupimm_ps((__m512)nan, (__m512)v, _mm512_set1_epi32(NAN_FROM_FIRST), 0);
+  return (FN(vector))_mm512_fixupimm_pd((__m512d)nan, (__m512d)v, _mm512_set1_epi64(NAN_FROM_FIRST), 0);
+#else
+  return FN(choose)((FN(keys))(v == v), v, nan);
+#endif
+}
 
 /* Fewer elements than a vector has; `other` behind what is loaded. */
 #if defined(__x86_64__) && FN_VECTOR == 64
@@ -43,6 +53,14 @@ FN_INLINE void FN(store_some)(T *to, FN(vector) v, int64_t count) {
     _mm512_mask_storeu_ps(to, (__mmask16)some, (__m512)v);
   else
     _mm512_mask_storeu_pd(to, (__mmask8)some, (__m512d)v);
+}
+
+/* The first `own` elements are `mine`, the others `other`. */
+FN_INLINE FN(vector) FN(border)(int64_t own, T mine, T other) {
+  const unsigned some = (1u << own) - 1;
+  if (FN_TYPE == FN_F32)
+    return (FN(vector))_mm512_mask_mov_ps((__m512)FN(every)(other), (__mmask16)some, (__m512)FN(every)(mine));
+  return (FN(vector))_mm512_mask_mov_pd((__m512d)FN(every)(other), (__mmask8)some, (__m512d)FN(every)(mine));
 }
 
 #elif defined(__x86_64__) && FN_VECTOR == 32
@@ -84,4 +102,12 @@ FN_INLINE void FN(store_some)(T *to, FN(vector) v, int64_t count) {
   for (int64_t i = 0; i < count; i++) to[i] = each[i];
 }
 
+#endif
+
+#if !defined(__x86_64__) || FN_VECTOR != 64
+FN_INLINE FN(vector) FN(border)(int64_t own, T mine, T other) {
+  static const K count[] = {0, 1, 2, 3, 4, 5, 6, 7};
+  const FN(keys) some = *(const FN(loose_keys) *)(const void *)count < (K)own;
+  return FN(choose)(some, FN(every)(mine), FN(every)(other));
+}
 #endif
