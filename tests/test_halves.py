@@ -77,3 +77,24 @@ def test_training(half, shape):
     np.testing.assert_array_equal(mean, wide_mean)
     np.testing.assert_array_equal(rstd, wide_rstd)
     assert_rounded(y, wide)
+
+
+@each_half
+@pytest.mark.parametrize(
+    "shape", [(16, 5), (9, 16), (8, 17), (24, 64), (100, 100), (512, 256), (251, 997), (65, 1000), (3, 530)], ids=str
+)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.usefixtures("machine", "stores")
+def test_backward(half, shape, training):
+    x, mean, var, weight, _ = arguments(shape, half)
+    x = np.where(np.isfinite(x.astype(np.float32)), x, np.array(1, half))
+    dy = np.random.default_rng(5).standard_normal(shape).astype(half)
+    known = mean, 1 / np.sqrt(var), weight
+    wide = fastnorm.batch_norm_backward(dy.astype(np.float32), x.astype(np.float32), *known, training=training)
+    for out in (garbage(shape, half), garbage(shape, half), x.copy(), dy.copy()):  # the last two in place
+        of_x = out if (out == x).all() else x
+        of_dy = out if (out == dy).all() else dy
+        dx, dweight, dbias = fastnorm.batch_norm_backward(of_dy, of_x, *known, training=training, out=out)
+        assert_rounded(dx, wide[0])
+        np.testing.assert_array_equal(dweight, wide[1])
+        np.testing.assert_array_equal(dbias, wide[2])

@@ -116,17 +116,81 @@ static void FN(sum_strip)(const T *x, int64_t xs, const T *dy, int64_t ds, int64
 #undef FN_D
 #undef FN_DU
 
+/* Are the halves of a strip read, or written, where they are? */
+static inline int FN(strip_of_halves)(const fn_job *job, int which, const FN(strip) *strip) {
+  return FN(holds_halves)(job, which) && job->array[which].dtype == job->array[FN_X].dtype &&
+         job->inner.step[which] == 2 && job->stretch[which] == job->n && strip->group * strip->cols >= FN_FLOATS &&
+         (strip->group == 1 || fn_step(job, which) == 2 * strip->cols) && !job->relu && !job->array[FN_WHERE].data;
+}
+
+#define FN_HALVES_AT(from, step, k) ((FN(vector))fn_load_halves((from) + (k) * (step) + 2 * j, dtype))
+#define FN_U(k) (FN_HALVES_AT(x, xs, k) - m)
+#define FN_D(k) FN_HALVES_AT(dy, ds, k)
+#define FN_DU(k) (FN_D(k) * FN_U(k))
+#define FN_ROWS(d) (deep == 1 ? (FN(vector))d(0) : (FN(vector))(FN_SUM_4(d, 0) + FN_SUM_4(d, 4)))
+
+/* As sum_strip, of halves: what rows add up to is left in segments of floats, of which the last vector may overlap the
+ * one before. At least a vector of columns; `deep` rows a visit. */
+FN_INLINE void FN(sum_halves_of)(const char *x, int64_t xs, const char *dy, int64_t ds, int64_t cols, const T *mean,
+                                 double *restrict u, double *restrict d, double *restrict du, int deep, int dtype) {
+  enum { W = FN_FLOATS, MOST = FN_SEGMENT };
+  T u_some[MOST], d_some[MOST], du_some[MOST];
+  for (int64_t from = 0; from < cols; from += MOST) {
+    const int64_t to = from + MOST < cols ? from + MOST : cols;
+    for (int64_t at = from; at < to; at += W) {
+      const int64_t j = at + W <= to ? at : to - W;
+      const FN(vector) m = FN(load_all)(mean + j);
+      for (int k = 0; k < deep; k++) __builtin_prefetch(x + (deep + k) * xs + 2 * j);
+      for (int k = 0; k < deep; k++) __builtin_prefetch(dy + (deep + k) * ds + 2 * j);
+      T *u_to = u_some + (j - from), *d_to = d_some + (j - from), *du_to = du_some + (j - from);
+      FN(store_all)(u_to, FN_ROWS(FN_U));
+      FN(store_all)(d_to, FN_ROWS(FN_D));
+      FN(store_all)(du_to, FN_ROWS(FN_DU));
+    }
+    for (int64_t j = from; j < to; j++) u[j] += (double)u_some[j - from];
+    for (int64_t j = from; j < to; j++) d[j] += (double)d_some[j - from];
+    for (int64_t j = from; j < to; j++) du[j] += (double)du_some[j - from];
+  }
+}
+
+#undef FN_U
+#undef FN_D
+#undef FN_DU
+#undef FN_HALVES_AT
+#undef FN_ROWS
+
+static void FN(sum_halves)(const char *x, int64_t xs, const char *dy, int64_t ds, int64_t rows, int64_t cols,
+                           const T *mean, double *u, double *d, double *du, int dtype) {
+  int64_t i = 0;
+  for (; i + 8 <= rows; i += 8, x += 8 * xs, dy += 8 * ds) {
+    if (dtype == FN_F16)
+      FN(sum_halves_of)(x, xs, dy, ds, cols, mean, u, d, du, 8, FN_F16);
+    else
+      FN(sum_halves_of)(x, xs, dy, ds, cols, mean, u, d, du, 8, FN_BF16);
+  }
+  for (; i < rows; i++, x += xs, dy += ds) FN(sum_halves_of)(x, xs, dy, ds, cols, mean, u, d, du, 1, dtype);
+}
+
 /* The sums of a chunk, to[plane][column]. */
 static void FN(sum_columns_of)(const fn_job *job, const FN(strip) *strip, int64_t start, int64_t end, FN(room) *room,
                                double (*to)[FN_STRIP]) {
   const int64_t cols = strip->cols, group = strip->group; /* halves stay in the L1 cache */
   const int64_t most = FN(rows_of_tile)(strip, fn_is_half(job->array[FN_X].dtype) ? FN_TILE : FN_VISIT, 8);
+  int64_t begin = start;
   T mean[FN_STRIP];
   memcpy(mean, strip->mean, (size_t)cols * sizeof(T));
   FN(widen)(mean, strip);
   for (int plane = 0; plane < FN_SUMS; plane++)
     for (int64_t j = 0; j < group * cols; j++) to[plane][j] = 0;
-  for (int64_t at = start, n; at < end; at += n) {
+  if (FN(strip_of_halves)(job, FN_X, strip) && FN(strip_of_halves)(job, FN_Z, strip) && (end - start) % group == 0 &&
+      (group * cols % FN_SEGMENT == 0 || group * cols % FN_SEGMENT >= FN_FLOATS)) {
+    const int64_t xs = fn_step(job, FN_X), ds = fn_step(job, FN_Z);
+    FN(sum_halves)(fn_base(job, FN_X, strip->outer, strip->j) + start * xs, xs * group,
+                   fn_base(job, FN_Z, strip->outer, strip->j) + start * ds, ds * group, (end - start) / group,
+                   group * cols, mean, to[FN_SUM_U], to[FN_SUM_DY], to[FN_SUM_DYU], job->array[FN_X].dtype);
+    begin = end;
+  }
+  for (int64_t at = begin, n; at < end; at += n) {
     FN(rows) rows;
     n = end - at < most ? end - at : most;
     FN(bring_tile)(job, strip, at, n, room, &rows);
@@ -156,6 +220,58 @@ static void FN(dx_across)(T *dx, const T *x, const T *dy, int64_t n, const T *a,
   }
 }
 
+/* Rows of halves; the end of a row overlaps the vector before and is computed before anything is written: dx may be x
+ * or dy. At least a vector. */
+FN_INLINE void FN(dx_of_halves)(char *dx, int64_t dx_step, const char *x, int64_t xs, const char *dy, int64_t ds,
+                                int64_t rows, int64_t n, const T (*of)[FN_STRIP], int given, int dtype) {
+  enum { W = FN_FLOATS };
+#define FN_FACTOR(factor, i) FN(load_all)(of[factor] + (i))
+#define FN_AT(from, i) ((FN(vector))fn_load_halves((from) + 2 * (i), dtype))
+#define FN_DX_AT(i)                                                                                                    \
+  (fn_floats)(given ? FN_AT(dy, i) * FN_FACTOR(FN_OF_DY, i)                                                            \
+                    : FN_CHANNEL_DX(FN_AT(dy, i), FN_AT(x, i), FN_FACTOR(FN_OF_DY, i), FN_FACTOR(FN_OF_ONE, i),        \
+                                    FN_FACTOR(FN_OF_U, i), FN_FACTOR(FN_OF_MEAN, i)))
+  for (; rows > 0; rows--, dx += dx_step, x += xs, dy += ds) {
+    const fn_floats end = FN_DX_AT(n - W);
+    for (int64_t i = 0; i + W <= n; i += W) {
+      __builtin_prefetch(x + 2 * xs + 2 * i);
+      __builtin_prefetch(dy + 2 * ds + 2 * i);
+      fn_store_halves(dx + 2 * i, FN_DX_AT(i), dtype);
+    }
+    if (n % W) fn_store_halves(dx + 2 * (n - W), end, dtype);
+  }
+#undef FN_DX_AT
+#undef FN_AT
+#undef FN_FACTOR
+}
+
+/* dx of whole rows of a strip, from memory to memory. Returns whether they are stored so that this can be. */
+static int FN(dx_in_halves)(const fn_job *job, const FN(strip) *strip, int64_t start, int64_t end,
+                            const T (*of)[FN_STRIP]) {
+  const int64_t group = strip->group, xs = fn_step(job, FN_X), ds = fn_step(job, FN_Z), step = fn_step(job, FN_Y);
+  const int64_t rows = (end - start) / group, wide = group * strip->cols;
+  if (job->stream || (end - start) % group != 0 || !FN(strip_of_halves)(job, FN_X, strip) ||
+      !FN(strip_of_halves)(job, FN_Z, strip) || !FN(strip_of_halves)(job, FN_Y, strip))
+    return 0;
+  const char *x = fn_base(job, FN_X, strip->outer, strip->j) + start * xs;
+  const char *dy = fn_base(job, FN_Z, strip->outer, strip->j) + start * ds;
+  char *dx = fn_base(job, FN_Y, strip->outer, strip->j) + start * step;
+#define FN_DO(given, dtype) FN(dx_of_halves)(dx, group *step, x, group *xs, dy, group *ds, rows, wide, of, given, dtype)
+  if (job->array[FN_X].dtype == FN_F16) {
+    if (job->given)
+      FN_DO(1, FN_F16);
+    else
+      FN_DO(0, FN_F16);
+  } else {
+    if (job->given)
+      FN_DO(1, FN_BF16);
+    else
+      FN_DO(0, FN_BF16);
+  }
+#undef FN_DO
+  return 1;
+}
+
 /* dx of a chunk. */
 static void FN(dx_of_columns)(const fn_job *job, const FN(strip) *strip, int64_t start, int64_t end, FN(room) *room) {
   const int64_t cols = strip->cols, size = (int64_t)sizeof(T);
@@ -168,6 +284,7 @@ static void FN(dx_of_columns)(const fn_job *job, const FN(strip) *strip, int64_t
     FN(widen)(of[plane], strip);
   }
   for (int64_t c = 0; c < cols; c++) all &= of[FN_OF_DY][c] == of[FN_OF_DY][c];
+  if (all && FN(dx_in_halves)(job, strip, start, end, (const T(*)[FN_STRIP])of)) return;
   const int64_t y_step = job->stretch[FN_Y] == job->n ? fn_step(job, FN_Y) : 0;
   const int in_line =
       FN(native)(&job->array[FN_Y]) && (job->inner.step[FN_Y] == size || cols == 1) && y_step % size == 0;
