@@ -106,7 +106,8 @@ static void FN(apply_halves)(char *y, int64_t y_step, const char *x, int64_t x_s
 /* May values of `which` become those of y without a second look? */
 static inline int FN(passes_halves)(const fn_job *job, int which) {
   return FN(holds_halves)(job, which) && FN(holds_halves)(job, FN_Y) &&
-         job->array[which].dtype == job->array[FN_Y].dtype && !FN(is_touched_up)(job);
+         job->array[which].dtype == job->array[FN_Y].dtype && fn_converts(job->array[which].dtype) &&
+         !FN(is_touched_up)(job);
 }
 
 /* Rows start <= i < start + rows of the strip of columns j and on, from memory to memory; with `spare`, of `FN_TILE`

@@ -118,8 +118,9 @@ static void FN(sum_strip)(const T *x, int64_t xs, const T *dy, int64_t ds, int64
 
 /* Are the halves of a strip read, or written, where they are? */
 static inline int FN(strip_of_halves)(const fn_job *job, int which, const FN(strip) *strip) {
-  return FN(holds_halves)(job, which) && job->array[which].dtype == job->array[FN_X].dtype &&
-         job->inner.step[which] == 2 && job->stretch[which] == job->n && strip->group * strip->cols >= FN_FLOATS &&
+  return FN(holds_halves)(job, which) && fn_converts(job->array[which].dtype) &&
+         job->array[which].dtype == job->array[FN_X].dtype && job->inner.step[which] == 2 &&
+         job->stretch[which] == job->n && strip->group * strip->cols >= FN_FLOATS &&
          (strip->group == 1 || fn_step(job, which) == 2 * strip->cols) && !job->relu && !job->array[FN_WHERE].data;
 }
 

@@ -225,7 +225,7 @@ static void FN(scale_rows_together)(const fn_job *job, int64_t lo, int64_t hi, T
       count = job->period - first;
     const char *from = job->array[FN_X].data + row * axis->step[FN_X];
     char *to = job->array[FN_Y].data + row * axis->step[FN_Y];
-    if (half && n >= FN_FLOATS && params.all && (!job->stream || adjacent)) {
+    if (half && fn_converts(dtype) && n >= FN_FLOATS && params.all && (!job->stream || adjacent)) {
       char *at = job->stream ? (char *)tile : to;
       FN(apply_halves)(at, job->stream ? bytes : axis->step[FN_Y], from, axis->step[FN_X], count, n, &params, first,
                        NULL, NULL, 0, dtype);

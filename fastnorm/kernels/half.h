@@ -41,6 +41,10 @@ static inline uint16_t fn_narrow_bf16(float v) {
 
 static inline int fn_is_half(int dtype) { return dtype == FN_F16 || dtype == FN_BF16; }
 
+/* Are halves converted in registers faster than tile by tile, which compilers turn into packed code? Not without the
+ * instructions. */
+static inline int fn_converts(int dtype) { return FN_VECTOR == 64 || (FN_VECTOR == 32 && dtype == FN_F16); }
+
 /* A vector register of floats. */
 typedef float fn_floats __attribute__((vector_size(FN_VECTOR), may_alias));
 typedef uint32_t fn_words __attribute__((vector_size(FN_VECTOR), may_alias));
