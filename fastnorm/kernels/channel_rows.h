@@ -131,11 +131,11 @@ static const K FN(lane_numbers)[FN_LANES]
 typedef struct {
   int whole;
   FN(keys) keep[FN_LANES / FN(WIDTH)];
-} FN(ending);
+} FN(line_end);
 
 /* The ending of a line of n elements. */
-static inline FN(ending) FN(ending_of)(int64_t n) {
-  FN(ending) ending = {.whole = (int)(n % (4 * FN_LANES) / FN_LANES)};
+static inline FN(line_end) FN(line_end_of)(int64_t n) {
+  FN(line_end) ending = {.whole = (int)(n % (4 * FN_LANES) / FN_LANES)};
   const K first = (K)(FN_LANES - n % FN_LANES);
   for (int l = 0; l < FN_LANES; l += FN(WIDTH))
     ending.keep[l / FN(WIDTH)] = (FN(keys))(*(const FN(keys) *)(const void *)(FN(lane_numbers) + l) >= first);
@@ -144,7 +144,7 @@ static inline FN(ending) FN(ending_of)(int64_t n) {
 
 /* A line of at most FN(TALLY) elements joins a tally, eight vectors of lanes at a time. Memory is asked for what stands
  * `ahead` bytes further, if that is not 0. */
-FN_INLINE void FN(tally_line)(FN(tally) *to, const T *x, const T *dy, int64_t n, const FN(ending) *ending, T mean,
+FN_INLINE void FN(tally_line)(FN(tally) *to, const T *x, const T *dy, int64_t n, const FN(line_end) *ending, T mean,
                               uintptr_t ahead) {
   enum { L = FN_LANES, W = FN(WIDTH) };
   const int few = n < L;
@@ -227,7 +227,7 @@ static __attribute__((noinline)) void FN(sum_piece)(FN(lanes) *lanes, int first,
                                                     const FN(piece) *piece, const T *mean, uintptr_t ahead) {
   for (int64_t at = 0; at < piece->size; at += FN(TALLY)) {
     const int64_t n = piece->size - at < FN(TALLY) ? piece->size - at : FN(TALLY);
-    const FN(ending) ending = FN(ending_of)(n);
+    const FN(line_end) ending = FN(line_end_of)(n);
     for (int r = 0; r < rows; r++) {
       const char *x_line = (const char *)(x + at + r * apart), *dy_line = (const char *)(dy + at + r * apart);
       FN(tally) tally;

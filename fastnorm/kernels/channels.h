@@ -74,7 +74,7 @@ static void FN(stats_of_planes)(const fn_job *job, const char *const *base, int 
   const int direct = FN(runs_directly)(job, FN_X), halves = FN(runs_of_halves)(job, FN_X);
   const int64_t bytes = run * (halves ? 2 : (int64_t)sizeof(T));
   const int near = (direct || halves) && bytes <= 4096; /* longer runs are foreseen by processors */
-  const FN(ending) end = FN(ending_of)(run);
+  const FN(row_end) end = FN(row_end_of)(run);
   double sums[FN(PLANES)][FN_LANES], squares[FN(PLANES)][FN_LANES], s[FN_LANES], q[FN_LANES];
   FN(guess_planes)(job, base, count, stats->guess, tile);
   for (int visit = 0; visit < 2; visit++) {

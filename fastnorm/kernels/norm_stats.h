@@ -61,12 +61,12 @@ static inline void FN(save)(const fn_job *job, const FN(stats) *stats, int64_t j
 typedef struct {
   int64_t at[4];
   T summed[4];
-} FN(ending);
+} FN(row_end);
 
-static inline FN(ending) FN(ending_of)(int64_t n) {
+static inline FN(row_end) FN(row_end_of)(int64_t n) {
   enum { L = FN_LANES };
   const int64_t i = n - n % (4 * L);
-  FN(ending) end;
+  FN(row_end) end;
   for (int k = 0; k < 4; k++) {
     end.at[k] = i + k * L < n - L ? i + k * L : n - L;
     end.summed[k] = (T)(i + k * L - end.at[k]);
@@ -74,7 +74,7 @@ static inline FN(ending) FN(ending_of)(int64_t n) {
   return end;
 }
 
-FN_INLINE void FN(norm_sums)(const T *x, int64_t n, const FN(ending) *end, T m, double *restrict sums,
+FN_INLINE void FN(norm_sums)(const T *x, int64_t n, const FN(row_end) *end, T m, double *restrict sums,
                              double *restrict squares, int centred) {
   enum { L = FN_LANES };
   int64_t i = 0;
@@ -134,7 +134,7 @@ static void FN(guess_rows)(const T *const *rows, int count, int64_t n, T *guess)
 static void FN(stats_of_rows)(const fn_job *job, const T *const *rows, int count, FN(stats) *stats) {
   const double part = 1 / (double)job->n;
   double sums[FN(BATCH)][FN_LANES], squares[FN(BATCH)][FN_LANES];
-  const FN(ending) end = FN(ending_of)(job->n);
+  const FN(row_end) end = FN(row_end_of)(job->n);
   if (job->norm == FN_RMS) {
     for (int r = 0; r < count; r++) FN(norm_sums)(rows[r], job->n, &end, 0, sums[r], squares[r], 0);
     FN_FOLD_LANES(double, squares, count, stats->square, part);

@@ -169,7 +169,7 @@ FN_INLINE void FN(measure_rows_of)(const T *const *x, const T *const *dy, int ro
  * range all are doubles. */
 static void FN(measure_squares)(const T *const *x, int rows, int64_t n, FN(extents) *to) {
   double none[FN_LANES], squares[FN(BATCH)][FN_LANES];
-  const FN(ending) end = FN(ending_of)(n);
+  const FN(row_end) end = FN(row_end_of)(n);
   for (int r = 0; r < rows; r++) FN(norm_sums)(x[r], n, &end, 0, none, squares[r], 0);
   FN_FOLD_LANES(double, squares, rows, to->size, 1);
   for (int r = 0; r < rows; r++) to->dot[r] = to->ties[r] = 0;
