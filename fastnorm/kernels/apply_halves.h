@@ -110,8 +110,8 @@ static inline int FN(passes_halves)(const fn_job *job, int which) {
          !FN(is_touched_up)(job);
 }
 
-/* Rows start <= i < start + rows of the strip of columns j and on, from memory to memory; with `spare`, of `FN_TILE`
- * elements, past the cache. Returns whether they are stored so that this can be. */
+/* Rows start <= i < start + rows of the strip of columns j and on, from memory to memory; past the cache by way of
+ * `spare`, which holds FN_TILE halves. Returns whether they are stored so that this can be. */
 static int FN(apply_strip_of_halves)(const fn_job *job, int which, int64_t outer, int64_t j, int64_t start,
                                      int64_t rows, int64_t cols, FN(params) *params, char *spare) {
   const int64_t x_step = fn_step(job, which), y_step = fn_step(job, FN_Y);

@@ -1,4 +1,4 @@
-/* Backward passes of norms whose parameters lie along the reduced axes.
+/* Backward passes of norms whose parameters lie along the reduced axes: batches of kept indices.
  *
  * With g = dy * weight and xhat = (x - mean - shift) * rstd, where shift is what rounding left in the saved mean, each
  * kept index gets
@@ -8,11 +8,9 @@
  * and each reduced one dweight = sum of dy * xhat and dbias = sum of dy over the kept indices. RMS norms have neither
  * mean, shift nor average(g). Products are taken in the compute type, up to 32 of them added there (the terms of 16
  * kept indices, by fours), and their sums in double. Kept indices are worked on as rows, four at a time; what is not a
- * row in memory becomes one in a tile. An index that the compute type cannot hold is done in double
- * (backward_careful.h).
+ * row in memory becomes one in a tile. Indices of a few elements are done as lanes (backward_short.h), those that the
+ * compute type cannot hold in double (backward_careful.h).
  */
-
-/* ---- dx, dweight, dbias ------------------------------------------------------------------------------------------ */
 
 #define FN_XHAT(x, r) (kind & FN(CENTERED) ? (FN_CENTRED(x, mean##r) - shift##r) * rstd##r : (x) * rstd##r)
 #define FN_DX(g, h, r) (rstd##r * ((kind & FN(CENTERED) ? (g) - mean_g##r : (g)) - (h) * dot##r))

@@ -126,8 +126,8 @@ static const K FN(lane_numbers)[FN_LANES]
 #define FN_DU(k) (FN_D(k) * FN_U(k))
 #define FN_KEPT(v) ((FN(vector))((FN(keys))(v)&keep))
 
-/* What is left of a line when four times the lanes were filled as often as they can be: they are filled `whole` times
- * more, and the last elements, which do not fill them, stand at the end of theirs, which are those to `keep`. */
+/* What four times the lanes at a time leave of a line: the lanes are filled `whole` times more, and the last elements,
+ * which do not fill them, stand in the last lanes, which are those to `keep`. */
 typedef struct {
   int whole;
   FN(keys) keep[FN_LANES / FN(WIDTH)];

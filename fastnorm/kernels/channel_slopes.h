@@ -213,7 +213,7 @@ static void FN(settle_places)(const fn_job *job, int64_t first, int count, FN(ro
     ones[r] = weight ? (double)(T)((double)rstds[r] * (double)weight[r]) : (double)rstds[r];
   for (int r = 0; r < count; r++) shifts[r] = job->given ? 0 : sum_u[r] * (1 / (counts[r] > 0 ? counts[r] : 1));
   FN_IVDEP
-  for (int r = 0; r < count; r++) { /* by choices that packed code knows; 0 is as good as what surely is held */
+  for (int r = 0; r < count; r++) { /* by choices, which compilers pack; for a 0, which is held, stands what fits */
     const double part = 1 / (counts[r] > 0 ? counts[r] : 1), rstd = (double)rstds[r], shift = shifts[r], a = ones[r];
     const double dyu = sum_dyu[r] - shift * sum_dy[r], gu = a * dyu, g = a * sum_dy[r];
     const double k = varies == 0 ? 0 : gu * part * rstd * rstd, b = varies == 0 ? 0 : g * part - shift * k;

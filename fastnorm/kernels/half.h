@@ -41,8 +41,8 @@ static inline uint16_t fn_narrow_bf16(float v) {
 
 static inline int fn_is_half(int dtype) { return dtype == FN_F16 || dtype == FN_BF16; }
 
-/* Are halves converted in registers faster than tile by tile, which compilers turn into packed code? Not without the
- * instructions. */
+/* Are halves converted in registers faster than in tiles, by loops that compilers pack? Not without F16C, nor bfloat16
+ * on AVX2. */
 static inline int fn_converts(int dtype) { return FN_VECTOR == 64 || (FN_VECTOR == 32 && dtype == FN_F16); }
 
 /* A vector register of floats. */
@@ -51,7 +51,7 @@ typedef uint32_t fn_words __attribute__((vector_size(FN_VECTOR), may_alias));
 typedef uint16_t fn_halves __attribute__((vector_size(FN_VECTOR / 2), may_alias));
 enum { FN_FLOATS = FN_VECTOR / sizeof(float) };
 
-/* So many halves at `from`, aligned or not, as floats. */
+/* A vector of halves at `from`, aligned or not, as floats. */
 FN_INLINE fn_floats fn_load_halves(const char *from, int dtype) {
   fn_halves halves;
   memcpy(&halves, from, sizeof halves);
@@ -168,8 +168,8 @@ static void fn_narrow(char *to, const float *from, int64_t count, int dtype) {
 }
 
 /* A double as a float that rounds to the same half: one that is not exact is odd (Boldo, Melquiond, "When double
- * rounding is odd", 2005). What a float holds with fewer digits is rounded to a bfloat16 at once, by the digits that a
- * sum with so large a number keeps; a float16 of that is 0. */
+ * rounding is odd", 2005). Where floats are subnormal it is rounded as a bfloat16 at once: the last digit of a sum with
+ * 2^-81 is that of a subnormal bfloat16, 2^-133. The float16 of what is so small is 0. */
 static inline float fn_odd(double v) {
   const uint64_t lost = ((uint64_t)1 << 29) - 1; /* the digits that a float does not have */
   const double size = fabs(v), least = 0x1p-126, digits = 0x1p-81;

@@ -319,7 +319,7 @@ static void FN(moments_chunks)(const fn_job *job, int64_t lo, int64_t hi, void *
 static void FN(whole)(const fn_job *job, int64_t outer, int64_t j, int64_t cols, int64_t step, void *scratch) {
   double *state = (double *)(void *)((char *)scratch + FN_SCRATCH_STATES), *part = state + FN_PLANES * FN_STRIP;
   const int64_t p = fn_place(job, outer, j), rows = job->columns ? 1 : cols, wide = job->columns ? cols : 1;
-  /* The first chunk may stand where nothing stood, but for extrema that an empty one does not have. */
+  /* The first chunk stands where nothing stood, unless it may be without extrema. */
   const int plain = !(fn_is_masked(job) && job->extrema) && job->n > 0 && !job->resume;
   if (!plain) fn_begin(job, state, FN_STRIP, cols, p, step);
   for (int64_t start = 0; start < job->n; start += job->chunk) {

@@ -105,6 +105,7 @@ FN_INLINE void FN(store_some)(T *to, FN(vector) v, int64_t count) {
 #endif
 
 #if !defined(__x86_64__) || FN_VECTOR != 64
+/* Likewise, for any number of `own` elements. */
 FN_INLINE FN(vector) FN(border)(int64_t own, T mine, T other) {
   static const K count[] = {0, 1, 2, 3, 4, 5, 6, 7};
   const FN(keys) some = *(const FN(loose_keys) *)(const void *)count < (K)own;
