@@ -243,7 +243,7 @@ static __attribute__((noinline)) void FN(sum_piece)(FN(lanes) *lanes, int first,
 }
 
 /* Are x and dy too large for a cache of a core anyway, so that memory must be asked for them early? */
-static inline int FN(is_far)(const fn_job *job) { return 2 * job->outer * job->n * (int64_t)sizeof(T) > 1 << 20; }
+static inline int FN(is_far)(const fn_job *job) { return 2 * job->outer * job->n * (int64_t)sizeof(T) > FN_CACHED; }
 
 /* The sums of a chunk, to[plane][r]. */
 static void FN(sum_runs)(const fn_job *job, const FN(runs) *runs, int64_t start, int64_t end, FN(room) *room,

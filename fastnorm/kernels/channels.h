@@ -174,8 +174,8 @@ static void FN(fold_channels)(const fn_job *job, int64_t lo, int64_t hi, void *s
 /* The channels of `count` kept indices whose statistics stand `step` apart from p on. */
 static void FN(bring_params)(const fn_job *job, int64_t p, int64_t step, int64_t count, FN(params) *to) {
   const int64_t channels = job->period, each = job->places;
-  const T *from[] = {job->folded, (T *)job->folded + channels, (T *)job->folded + 2 * channels,
-                     (T *)job->folded + 3 * channels};
+  const T *folded = job->folded;
+  const T *from[] = {folded, folded + channels, folded + 2 * channels, folded + 3 * channels};
   T *lists[] = {to->center, to->center_lo, to->scale, to->shift};
   int with_lo = 0, all = 1;
   int64_t c = each == 1 ? p % channels : p / each;

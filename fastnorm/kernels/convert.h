@@ -143,8 +143,8 @@ static const T *FN(load_columns)(const fn_job *job, int which, const char *base,
     return tile;
   }
   if (across == 0 && cols > 1 && job->stretch[which] == job->n) { /* one column, repeated from the end of the tile */
-    const T *column = tile + rows * (cols - 1);
-    FN(gather_run)(tile + rows * (cols - 1), base + start * step, rows, step, array->dtype, array->swapped);
+    T *column = tile + rows * (cols - 1);
+    FN(gather_run)(column, base + start * step, rows, step, array->dtype, array->swapped);
     for (int64_t i = 0; i < rows; i++) {
       const T value = column[i];
       for (int64_t j = 0; j < cols; j++) tile[i * cols + j] = value;
