@@ -24,7 +24,7 @@ cdef bint are_up_to(const real *values, int64_t count, double most) noexcept nog
 def can_weigh(cnp.ndarray weights, cnp.ndarray x):
     """Whether no weight is negative, infinite or NaN, and a double holds the sum of as many as x has elements."""
     cdef int64_t size = cnp.PyArray_SIZE(weights)
-    cdef double most = 0.5 * DBL_MAX / max(<int64_t>1, cnp.PyArray_SIZE(x))  # half of what is allowed
+    cdef double most = 0.5 * DBL_MAX / max(<int64_t>1, cnp.PyArray_SIZE(x))  # half: beyond, the product decides
     cdef const void *data = cnp.PyArray_DATA(weights)
     cdef int typenum = cnp.PyArray_TYPE(weights)
     if size == 0:

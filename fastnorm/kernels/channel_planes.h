@@ -5,7 +5,7 @@
  * is written by whole cache lines, whichever planes these belong to. Sums are the same to the bit.
  */
 
-/* Do the planes of an array follow each other without a gap, of numbers of this type or, with `halves`, of those? */
+/* Do the planes of an array follow each other without a gap, numbers of this type or, with `halves`, those of x? */
 static int FN(follow_closely)(const fn_job *job, int which, int halves) {
   const fn_array *array = &job->array[which];
   const int64_t run = job->stretch[which], width = halves ? 2 : (int64_t)sizeof(T);

@@ -46,7 +46,7 @@ static inline int64_t fn_along(const fn_job *job, int which, int64_t index) {
 #define FN_HAS_SHUFFLE 0
 #endif
 
-/* Memory is asked for what stands FN_EARLY bytes behind so many of an array that is read from end to end: processors
+/* Memory is asked for what stands FN_EARLY bytes behind these of an array that is read from end to end: processors
  * follow such a stream by themselves, but not far enough for the time that arithmetic leaves between two lines. */
 static inline void fn_ask(const void *from, int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch((const void *)((uintptr_t)from + (uintptr_t)i + FN_EARLY));
