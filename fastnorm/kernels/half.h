@@ -101,31 +101,21 @@ static inline float fn_widen_one(const char *from, int dtype) {
 /* `count` contiguous halves, aligned or not, become floats. */
 static void fn_widen(float *to, const char *from, int64_t count, int dtype) {
   int64_t i = 0;
+#if defined(__x86_64__) && FN_VECTOR >= 32
+  for (; dtype == FN_F16 && i + FN_FLOATS <= count; i += FN_FLOATS) {
+    const fn_floats v = fn_load_halves(from + 2 * i, FN_F16);
+    memcpy(to + i, &v, sizeof v);
+  }
+#endif
 #if defined(__x86_64__) && FN_VECTOR == 64
-  for (; dtype == FN_F16 && i + 16 <= count; i += 16)
-    _mm512_storeu_ps(to + i, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)(from + 2 * i))));
   if (dtype == FN_F16 && i < count) {
     const __mmask16 there = (__mmask16)((1u << (count - i)) - 1);
     _mm512_mask_storeu_ps(to + i, there, _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(there, from + 2 * i)));
     i = count;
   }
-#elif defined(__x86_64__) && FN_VECTOR == 32
-  for (; dtype == FN_F16 && i + 8 <= count; i += 8)
-    _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(from + 2 * i))));
-  for (uint16_t half; dtype == FN_F16 && i < count; i++) {
-    memcpy(&half, from + 2 * i, sizeof half);
-    to[i] = _cvtsh_ss(half);
-  }
-#else
-  for (uint16_t half; dtype == FN_F16 && i < count; i++) {
-    memcpy(&half, from + 2 * i, sizeof half);
-    to[i] = fn_widen_f16(half);
-  }
 #endif
-  for (uint16_t half; i < count; i++) {
-    memcpy(&half, from + 2 * i, sizeof half);
-    to[i] = fn_widen_bf16(half);
-  }
+  for (; dtype == FN_F16 && i < count; i++) to[i] = fn_widen_one(from + 2 * i, FN_F16);
+  for (; i < count; i++) to[i] = fn_widen_one(from + 2 * i, FN_BF16);
 }
 
 static void fn_widen_halves(const fn_job *job, int64_t lo, int64_t hi, void *scratch) {
@@ -137,10 +127,13 @@ static void fn_widen_halves(const fn_job *job, int64_t lo, int64_t hi, void *scr
 /* And back. */
 static void fn_narrow(char *to, const float *from, int64_t count, int dtype) {
   int64_t i = 0;
+#if defined(__x86_64__) && FN_VECTOR >= 32
+  for (fn_floats v; dtype == FN_F16 && i + FN_FLOATS <= count; i += FN_FLOATS) {
+    memcpy(&v, from + i, sizeof v);
+    fn_store_halves(to + 2 * i, v, FN_F16);
+  }
+#endif
 #if defined(__x86_64__) && FN_VECTOR == 64
-  for (; dtype == FN_F16 && i + 16 <= count; i += 16)
-    _mm256_storeu_si256((__m256i *)(void *)(to + 2 * i),
-                        _mm512_cvtps_ph(_mm512_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT));
   if (dtype == FN_F16 && i < count) {
     const __mmask16 there = (__mmask16)((1u << (count - i)) - 1);
     const __m512 floats = _mm512_maskz_loadu_ps(there, from + i);
@@ -148,9 +141,6 @@ static void fn_narrow(char *to, const float *from, int64_t count, int dtype) {
     i = count;
   }
 #elif defined(__x86_64__) && FN_VECTOR == 32
-  for (; dtype == FN_F16 && i + 8 <= count; i += 8)
-    _mm_storeu_si128((__m128i *)(void *)(to + 2 * i),
-                     _mm256_cvtps_ph(_mm256_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT));
   for (; dtype == FN_F16 && i < count; i++) {
     const uint16_t half = _cvtss_sh(from[i], _MM_FROUND_TO_NEAREST_INT);
     memcpy(to + 2 * i, &half, sizeof half);
