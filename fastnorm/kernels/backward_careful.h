@@ -82,7 +82,7 @@ static void FN(careful_slope)(const fn_job *job, int64_t k, T mean, T rstd, FN(r
   if (!fn_finite(slope->shift) || !fn_finite(slope->mean_g) || !fn_finite(slope->dot)) slope->dot = none;
 }
 
-/* dx of `n` loaded elements of kept index k, and what they add to dweight and dbias. */
+/* dx, which may be x or dy, of `n` loaded elements of a kept index, and what they add to dweight and dbias. */
 static void FN(careful_run)(const fn_job *job, const fn_slope *slope, T mean, T rstd, T *dx, const T *x, const T *dy,
                             const T *weight, const unsigned char *mask, double *dweight, double *dbias, int64_t n) {
   const int64_t x_power = slope->x_power, dy_power = slope->dy_power;
@@ -93,11 +93,11 @@ static void FN(careful_run)(const fn_job *job, const fn_slope *slope, T mean, T 
       dx[i] = 0;
       continue;
     }
-    const double xhat = FN(careful_h)(job, slope, x[i], mean, rstd) - slope->shift;
-    const double g = (double)dy[i] * FN(power)(dy_power) * ((weight ? (double)weight[i] : 1) * FN(power)(weight_power));
+    const double d = (double)dy[i], xhat = FN(careful_h)(job, slope, x[i], mean, rstd) - slope->shift;
+    const double g = d * FN(power)(dy_power) * ((weight ? (double)weight[i] : 1) * FN(power)(weight_power));
     const double v = ((g - slope->mean_g) - xhat * slope->dot) * scale;
     dx[i] = (T)fn_quiet(FN(times_power)(v, x_power - dy_power - weight_power));
-    if (weight) dweight[i] += (double)dy[i] * xhat;
-    if (job->norm == FN_LAYER) dbias[i] += (double)dy[i];
+    if (weight) dweight[i] += d * xhat;
+    if (job->norm == FN_LAYER) dbias[i] += d;
   }
 }
