@@ -145,7 +145,7 @@ static void FN(extrema_piece)(const fn_job *job, int64_t piece, int64_t outer, i
   int64_t p = fn_place(job, outer, j) + piece * job->state_stride;
   const int64_t end = (piece + 1) * job->chunk < job->n ? (piece + 1) * job->chunk : job->n;
   const int64_t all = job->outer * job->n * (int64_t)sizeof(T);
-  const int from_memory = !job->columns && all > FN_CACHED; /* else asking for it would only cost */
+  const int from_memory = !job->columns && all > FN_DISTANT; /* else asking for it would only cost */
   const int64_t block = from_memory ? FN_ASKED / (int64_t)sizeof(T) : FN_CHUNK / cols;
   K lo[FN_STRIP] = {0}, hi[FN_STRIP] = {0};
   for (int64_t start = piece * job->chunk; start < end; start += block) {

@@ -32,6 +32,7 @@ enum {
   FN_EARLY = 20480,     /* bytes that memory is asked for before they are read */
   FN_ASKED = 2048,      /* bytes that memory is asked for at once, where extrema are compared */
   FN_CACHED = 1 << 20,  /* bytes that are likely to be in a cache of the core that reads them again */
+  FN_DISTANT = 1 << 23, /* bytes that, if anything, a cache holds which cores share */
   FN_PROBABILITIES = 3, /* quantiles found together */
   FN_MAX_AXES = 64      /* NumPy's own limit */
 };
