@@ -66,6 +66,8 @@ METHOD = f"""\
 - The memory limit is a plain C loop (`benchmarks/memory_limit.c`) that moves the bytes which must be moved with as many
   threads, raced likewise. It copies with streaming stores, but where ordinary stores are quicker, in the caches. At a
   few KiB its time is that of the call.
+- Fresh outputs larger than the caches are bound by page faults, and these by whether the system has huge pages left:
+  where its memory is fragmented, two threads may take longer than one.
 - Disturbed are the cases during which other programs used more than {NOTABLE_CORES} of a core. Geometric means and
   medians take them in; extremes leave them out and say how many; the list marks them with an asterisk."""
 TARGETS_NOTE = f"""\
