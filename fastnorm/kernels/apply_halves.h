@@ -23,9 +23,10 @@ FN_INLINE void FN(apply_halves_of)(char *y, int64_t y_step, const char *x, int64
   for (int64_t r = 0; r < rows; r++, x += x_step, y += y_step) {
     const int64_t p = kind & FN_ACROSS ? 0 : first + r;
 #define FN_EACH(list, i) (kind & FN_ACROSS ? FN(load_all)(params->list + (i)) : FN(every)(params->list[p]))
+#define FN_IF(with, list, i) (kind & (with) ? FN(load_all)(list + (i)) : FN(every)(0))
 #define FN_AT(from, i)                                                                                                 \
   FN(apply_to_halves)(from, FN_EACH(center, i), FN_EACH(center_lo, i), FN_EACH(scale, i), FN_EACH(shift, i),           \
-                      FN(load_all)(weight + (i)), FN(load_all)(bias + (i)), params->top, kind, dtype)
+                      FN_IF(FN_WITH_WEIGHT, weight, i), FN_IF(FN_WITH_BIAS, bias, i), params->top, kind, dtype)
     if (n < W) { /* the end of a strip, whose lists hold a whole vector */
       char some[2 * W] = {0};
       memcpy(some, x, (size_t)(2 * n));
@@ -40,6 +41,7 @@ FN_INLINE void FN(apply_halves_of)(char *y, int64_t y_step, const char *x, int64
     }
     if (n % W) fn_store_halves(y + 2 * (n - W), end, dtype);
 #undef FN_AT
+#undef FN_IF
 #undef FN_EACH
   }
 }
